@@ -1,3 +1,88 @@
-"""Onward: durable workflows for Python that run on your own AWS account."""
+"""Onward: durable workflows for Python that run on your own AWS account.
+
+    from onward import App
+
+    app = App("catalog")
+
+    @app.workflow(on="pricing/sync.requested")
+    def sync_pricing(event, step):
+        items = step.run("fetch-items", fetch_items, event.data["feed"])
+        ...
+
+The names below are loaded when they are first used: a cold Lambda pays for no module that its step does not need.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .app import App, Workflow
+    from .core.errors import (
+        DefinitionError,
+        Drift,
+        Fault,
+        LeaveSwallowed,
+        NonRetriable,
+        NotEncodable,
+        OnwardError,
+        RetryAfter,
+        StepError,
+        StepTimeout,
+    )
+    from .core.retry import Retry
+    from .core.values import Event
+    from .step import AsyncStep, CurrentStep, Step, current_step
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "app": ("App", "Workflow"),
+    "core.errors": (
+        "DefinitionError",
+        "Drift",
+        "Fault",
+        "LeaveSwallowed",
+        "NonRetriable",
+        "NotEncodable",
+        "OnwardError",
+        "RetryAfter",
+        "StepError",
+        "StepTimeout",
+    ),
+    "core.retry": ("Retry",),
+    "core.values": ("Event",),
+    "step": ("AsyncStep", "CurrentStep", "Step", "current_step"),
+}
+
+__all__ = [
+    "App",
+    "AsyncStep",
+    "CurrentStep",
+    "DefinitionError",
+    "Drift",
+    "Event",
+    "Fault",
+    "LeaveSwallowed",
+    "NonRetriable",
+    "NotEncodable",
+    "OnwardError",
+    "Retry",
+    "RetryAfter",
+    "Step",
+    "StepError",
+    "StepTimeout",
+    "Workflow",
+    "current_step",
+]
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            module = __import__(f"{__name__}.{home}", fromlist=[name])
+            value: object = getattr(module, name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

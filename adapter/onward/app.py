@@ -1,0 +1,128 @@
+"""An app: the workflows of one deployment, by name and by the event that starts them."""
+
+from __future__ import annotations
+
+from .core.errors import InvalidName, InvalidOption, UnknownWorkflow
+from .core.retry import Retry
+from .core.values import MAX_NAME_CHARS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    Handler = Callable[[Any, Any], Any]
+
+MAX_STEPS = 10_000  # of one run, unless the workflow says otherwise
+_CO_COROUTINE = 0x80  # the flag of a code object that `async def` made (inspect.CO_COROUTINE)
+
+
+def check_name(what: str, name: object) -> str:
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARS:
+        raise InvalidName(f"{what} is a string of 1 to {MAX_NAME_CHARS} characters, not {name!r:.80}")
+    return name
+
+
+class Workflow:
+    """A workflow function with its trigger and options. Calling it calls the function."""
+
+    __slots__ = ("fill", "fn", "is_async", "max_steps", "name", "on", "on_failure", "retry")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        on: str | None,
+        retry: Retry,
+        on_failure: Workflow | None,
+        max_steps: int,
+        fill: bool,
+    ) -> None:
+        self.fn = fn
+        self.name = name
+        self.on = on
+        self.retry = retry
+        self.on_failure = on_failure
+        self.max_steps = max_steps
+        self.fill = fill
+        code = getattr(fn, "__code__", None)
+        self.is_async = bool(code is not None and code.co_flags & _CO_COROUTINE)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name!r} on {self.on!r}>"
+
+
+class App:
+    """A named set of workflows: `app = App("catalog")`, then `@app.workflow(on="pricing/sync.requested")`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = check_name("the name of an app", name)
+        self._workflows: dict[str, Workflow] = {}
+
+    def workflow(
+        self,
+        *,
+        on: str,
+        name: str | None = None,
+        retries: int | Retry = 4,
+        on_failure: Callable[..., Any] | None = None,
+        max_steps: int = MAX_STEPS,
+        steps_per_invocation: int | str = 1,
+    ) -> Callable[[Callable[..., Any]], Workflow]:
+        """Make a function `(event, step)` a workflow that each event named `on` starts.
+
+        `name`: the function's own unless given; runs are found under it, so keep it when you rename the function.
+        `retries`: how often a failed step is tried again: a number (default 4: five attempts) or a `Retry`.
+        `on_failure`: a function `(event, step)`, itself a workflow, that is run when a run of this one has failed;
+        its event is named `onward/run.failed` and its data has `run_id`, `workflow`, `error` and `event`.
+        `max_steps`: a run that calls more steps than this fails. `steps_per_invocation`: 1 (default), or "fill" to perform
+        as many as fit in the time that is left to an invocation.
+        """
+        retry = Retry.of(retries)
+        check_name("on=", on)
+        if isinstance(max_steps, bool) or not isinstance(max_steps, int) or not 1 <= max_steps <= 1_000_000:
+            raise InvalidOption(f"max_steps= takes 1 to 1,000,000, not {max_steps!r}")
+        if steps_per_invocation not in (1, "fill"):
+            raise InvalidOption(f'steps_per_invocation= takes 1 or "fill", not {steps_per_invocation!r}')
+        fill = steps_per_invocation == "fill"
+
+        def register(fn: Callable[..., Any]) -> Workflow:
+            if not callable(fn):
+                raise InvalidOption(f"@app.workflow decorates a function (event, step), not {type(fn).__name__}")
+            own_name = check_name("the name of a workflow", name or getattr(fn, "__name__", ""))
+            after = None
+            if on_failure is not None:
+                after = self._add(Workflow(on_failure, f"{own_name}.on_failure", None, retry, None, max_steps, fill))
+            return self._add(Workflow(fn, own_name, on, retry, after, max_steps, fill))
+
+        return register
+
+    def _add(self, workflow: Workflow) -> Workflow:
+        if workflow.name in self._workflows:
+            raise InvalidName(f"app {self.name!r} has two workflows called {workflow.name!r}: give one of them name=...")
+        self._workflows[workflow.name] = workflow
+        return workflow
+
+    def __getitem__(self, name: str) -> Workflow:
+        """The workflow of that name; raises `UnknownWorkflow`, which names those that there are."""
+        workflow = self._workflows.get(name)
+        if workflow is None:
+            raise UnknownWorkflow(f"app {self.name!r} has no workflow {name!r}; it has {', '.join(sorted(self._workflows)) or 'none'}")
+        return workflow
+
+    def __iter__(self) -> Iterator[Workflow]:
+        return iter(self._workflows.values())
+
+    def triggered_by(self, event_name: str) -> list[Workflow]:
+        """The workflows that an event of that name starts."""
+        return [workflow for workflow in self if workflow.on == event_name]
+
+    def handler(self, **options: Any) -> Handler:
+        """The Lambda handler of this app: `handler = app.handler()` in the module that is deployed. It reads its
+        settings from the environment (see the README) and opens its connections now, at INIT."""
+        from .entry.aws import handler
+
+        return handler(self, **options)

@@ -1,0 +1,40 @@
+"""Names that follow from other names, so that the same cause never gets a second one."""
+
+from __future__ import annotations
+
+import hashlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .values import Key
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+
+
+def _digest(size: int, *parts: str) -> str:
+    """`size` characters of base 32 (5 bits each) that follow from the parts, whose borders count."""
+    state = hashlib.sha256()
+    for part in parts:
+        content = part.encode("utf-8", "surrogatepass")
+        state.update(b"%d:" % len(content))
+        state.update(content)
+    number = int.from_bytes(state.digest(), "big")
+    return "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in range(size))
+
+
+def run_id(workflow: str, event_id: str) -> str:
+    """The run that an event starts of a workflow: 24 characters. One event, however often it is delivered, has
+    one run of each workflow."""
+    return _digest(24, "run", workflow, event_id)
+
+
+def idempotency_key(run: str, key: Key) -> str:
+    """What a step hands to the services that it calls: the same over all its attempts, and no other step's."""
+    return f"{run}-{_digest(16, 'step', run, key[0], str(key[1]))}"
+
+
+def plan_digest(keys: Iterable[Key]) -> str:
+    """Twelve characters by which a replay sees that it planned the same steps in the same order."""
+    return _digest(12, "plan", *(part for name, ordinal in keys for part in (name, str(ordinal))))

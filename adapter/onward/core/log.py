@@ -1,0 +1,267 @@
+"""The log of a run, and what follows from it.
+
+One partition of the table holds a run. Sorted by their keys, its items are:
+
+    H                         the head: status, times, `due`; rewritten rarely, holds nothing that the log does not say
+    L#<seq>                   the log: the records 0, 1, 2, ... each put where none was
+    M#<plan>.<chunk>          marks: which of the steps in flight since the record <plan> are done (see engine/fanout.py)
+    S#<plan>.<index>          the result of a step that was in flight beside others, put once
+    S#<plan>.<index>#<n>      what happened to its attempt n, where that was not the result
+
+A step that runs alone has its records in the log itself: nobody contends with it. Steps that run beside each
+other have a lane each (the S items), and the log holds only what orders them: a record `planned` says which
+results were observed since, in which order, and which steps are in flight from then on.
+
+`Fold` is what a replay needs to know of all that. Folding is pure, and incremental: a warm sandbox applies only the
+records that are new to it.
+"""
+
+from __future__ import annotations
+
+import json
+
+from . import status
+from .errors import LayoutMismatch
+from .values import Event, Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..ports import Item
+    from .values import Key
+
+    Lane = tuple[int, int]
+    """A step in flight beside others: the seq of the record that planned it, and its index in that plan."""
+
+LAYOUT = 1  # of the items above; a store or a run of a newer one is refused
+
+HEAD = "H"
+LOG_END = "L~"
+MAX_SEQ = 99_999_999
+NAMES_IN_PLAN = 24  # names that a plan spells out; a digest stands for all of them
+
+
+def log_key(seq: int) -> str:
+    return f"L#{seq:08d}"
+
+
+def lane_key(lane: Lane) -> str:
+    return f"S#{lane[0]:08d}.{lane[1]:05d}"
+
+
+def attempt_key(lane: Lane, attempt: int) -> str:
+    return f"{lane_key(lane)}#{attempt:04d}"
+
+
+def marks_key(plan: int, chunk: int | str) -> str:
+    return f"M#{plan:08d}.{chunk}"
+
+
+def partition_of(run: str) -> str:
+    return f"run#{run}"
+
+
+def run_of(partition: str) -> str:
+    return partition.removeprefix("run#")
+
+
+# ------------------------------------------------------------------------------------------ what a step came to
+class Done:
+    """A step that succeeded. Its value is JSON text, or where that was too large the reference of a blob."""
+
+    __slots__ = ("attempts", "blob", "text")
+
+    def __init__(self, text: str | None, blob: str | None, attempts: int) -> None:
+        self.text = text
+        self.blob = blob
+        self.attempts = attempts
+
+
+class Broken:
+    """A step that failed for good."""
+
+    __slots__ = ("attempts", "failure")
+
+    def __init__(self, failure: Failure, attempts: int) -> None:
+        self.failure = failure
+        self.attempts = attempts
+
+
+def outcome_of(body: dict[str, Any], value: str | None) -> Done | Broken:
+    """The outcome that a record `done` or `broken` holds, in the log or in a lane."""
+    if body["k"] == status.DONE:
+        return Done(value, body.get("blob"), body["a"])
+    return Broken(Failure.from_json(body["e"]), body["a"])
+
+
+class Trouble:
+    """A step alone at the end of the log that has no outcome yet: how many attempts it has used, when the next may
+    begin, and whether one that may run only once has begun."""
+
+    __slots__ = ("attempts", "begun", "until_ms")
+
+    def __init__(self, attempts: int = 0, until_ms: int = 0, begun: bool = False) -> None:
+        self.attempts = attempts
+        self.until_ms = until_ms
+        self.begun = begun
+
+
+class Move:
+    """One record `planned`: first the lanes whose results were observed, in that order, then what went in flight."""
+
+    __slots__ = ("count", "digest", "names", "seen", "seq", "sleeps")
+
+    def __init__(self, seq: int, body: dict[str, Any]) -> None:
+        self.seq = seq
+        self.seen: list[Lane] = [(plan, index) for plan, index in body["seen"]]
+        self.count: int = body["count"]
+        self.digest: str = body["digest"]
+        self.names: list[Key] = [(name, ordinal) for name, ordinal in body["names"]]
+        self.sleeps: dict[int, int] = {int(index): until_ms for index, until_ms in body.get("sleeps", {}).items()}
+
+
+class Fold:
+    """A run as its log has it, up to the record before `next_seq`."""
+
+    __slots__ = (
+        "body",
+        "deaths",
+        "ended",
+        "flight",
+        "head",
+        "memo",
+        "moves",
+        "next_seq",
+        "resting",
+        "results",
+        "run",
+        "size_bytes",
+        "slept",
+        "status",
+        "trouble",
+        "unread",
+        "value",
+    )
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.status: str | None = None
+        self.next_seq = 0
+        self.head: Item | None = None  # as last read; the log is the truth
+        self.body: dict[str, Any] = {}  # the record `started`
+        self.value: str | None = None  # its event's data
+        self.memo: dict[Key, Done | Broken] = {}  # of steps in sequence
+        self.trouble: dict[Key, Trouble] = {}
+        self.slept: dict[Key, int] = {}  # sleeps in sequence, with the time when they end
+        self.resting: Key | None = None  # the sleep at which the log ends
+        self.moves: list[Move] = []
+        self.flight: dict[int, set[int]] = {}  # plan -> indexes whose results were not observed yet
+        self.unread: list[Lane] = []  # observed, but their results were not read yet
+        self.results: dict[Lane, tuple[Key, Done | Broken]] = {}  # read
+        self.deaths = 0  # of invocations, since the log last grew otherwise
+        self.ended: tuple[dict[str, Any], str | None] | None = None  # the last record, when the run has ended
+        self.size_bytes = 0
+
+    def apply(self, item: Item) -> None:
+        """Take in the next record of the log."""
+        body = json.loads(item.body)
+        kind = body["k"]
+        self.status = status.after(self.status, kind)
+        seq = self.next_seq
+        if item.sort != log_key(seq):
+            raise status.IllegalRecord(f"the log of run {self.run} has {item.sort} where record {seq} belongs")
+        self.next_seq = seq + 1
+        self.size_bytes += len(item.body) + len(item.value or "")
+        if kind != status.DIED:
+            self.deaths = 0
+            self.resting = None
+        _APPLY[kind](self, body, item.value)
+
+    def apply_lane(self, item: Item) -> None:
+        """Take in the result of a lane."""
+        body = json.loads(item.body)
+        plan, index = item.sort[2:].split(".")
+        self.results[int(plan), int(index)] = ((body["s"], body["n"]), outcome_of(body, item.value))
+        self.size_bytes += len(item.body) + len(item.value or "")
+
+    def attempts(self, key: Key) -> int:
+        """How many attempts a step that stands alone at the end of the log has used; a death there is one."""
+        trouble = self.trouble.get(key)
+        return (trouble.attempts if trouble else 0) + self.deaths
+
+    @property
+    def workflow(self) -> str:
+        workflow: str = self.body["workflow"]
+        return workflow
+
+    @property
+    def steps(self) -> int:
+        """How many steps the log has planned or finished: what the bound on steps counts."""
+        return len(self.memo) + len(self.slept) + sum(move.count for move in self.moves)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(map(len, self.flight.values()))
+
+    # -- one method for each kind of record
+    def _started(self, body: dict[str, Any], value: str | None) -> None:
+        if body["layout"] > LAYOUT:
+            raise LayoutMismatch(
+                f"run {self.run} was written in layout {body['layout']} by a newer Onward; this one knows {LAYOUT}. Upgrade onward"
+            )
+        self.body, self.value = body, value
+
+    def _begun(self, body: dict[str, Any], value: str | None) -> None:
+        self.trouble[body["s"], body["n"]] = Trouble(body["a"], 0, True)
+
+    def _retrying(self, body: dict[str, Any], value: str | None) -> None:
+        self.trouble[body["s"], body["n"]] = Trouble(body["a"], body["until"])
+
+    def _outcome(self, body: dict[str, Any], value: str | None) -> None:
+        key = (body["s"], body["n"])
+        self.trouble.pop(key, None)
+        self.memo[key] = outcome_of(body, value)
+
+    def _slept(self, body: dict[str, Any], value: str | None) -> None:
+        self.resting = (body["s"], body["n"])
+        self.slept[self.resting] = body["until"]
+
+    def _planned(self, body: dict[str, Any], value: str | None) -> None:
+        move = Move(self.next_seq - 1, body)
+        self.moves.append(move)
+        for plan, index in move.seen:
+            self.flight[plan].discard(index)
+            if not self.flight[plan]:
+                del self.flight[plan]
+            if (plan, index) not in self.results:
+                self.unread.append((plan, index))
+        if move.count:
+            self.flight[move.seq] = set(range(move.count))
+
+    def _died(self, body: dict[str, Any], value: str | None) -> None:
+        self.deaths += 1
+
+    def _ended(self, body: dict[str, Any], value: str | None) -> None:
+        self.ended = (body, value)
+
+
+_APPLY = {
+    status.STARTED: Fold._started,
+    status.BEGUN: Fold._begun,
+    status.RETRYING: Fold._retrying,
+    status.DONE: Fold._outcome,
+    status.BROKEN: Fold._outcome,
+    status.SLEPT: Fold._slept,
+    status.PLANNED: Fold._planned,
+    status.DIED: Fold._died,
+    status.RUN_COMPLETED: Fold._ended,
+    status.RUN_FAILED: Fold._ended,
+    status.RUN_CANCELLED: Fold._ended,
+}
+
+
+def event_of(fold: Fold, data: Any) -> Event:
+    """The event that started the run; `data` is its decoded data."""
+    event = fold.body["event"]
+    return Event(event["name"], data, event["id"], event["at"])

@@ -1,0 +1,332 @@
+"""Replay: run a workflow function again, and hand it what its log says.
+
+The workflow is called from its start at every advance. Each step that it calls is looked up by its key: the name,
+and which one of that name it is. A step with an outcome in the log returns it (or raises it); the function does not
+notice that it was away. Sooner or later it stands: every branch of it waits for a step without an outcome. Then one
+of four things is true, and they are tried in this order:
+
+1. The log has outcomes of steps in sequence for which the workflow waits: it gets them.
+2. The log has a record `planned` that was not replayed yet. Its first half says which results were observed: the
+   workflow gets these, in that order, and runs until it stands again. Its second half says how many steps went in
+   flight then. Those must be the steps for which the workflow waits now and that were not in flight before; a digest
+   over their keys tells. So the order in which results came is the same at every replay, whatever the clocks say.
+3. The workflow waits for steps of which the log knows nothing, while finished steps of the log have not been asked
+   for: a step was renamed, removed, or another one put in front of it. That is `Drift`, and nothing is performed.
+4. The log is used up. The conductor is told what is wanted. It performs or plans, appends to the log and returns,
+   or it raises `Leave`, because this invocation has done its part.
+
+Finished steps are found by name, so steps that are all finished may change places. A failed attempt is not a
+finished step: a step that only failed so far may be renamed or removed, since that is how one mends it.
+"""
+
+from __future__ import annotations
+
+from .errors import DefinitionError, Drift, InvalidName, Leave, NestedStep, StepError
+from .ids import plan_digest
+from .log import Broken, Done
+from .values import MAX_NAME_CHARS, display
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Protocol
+
+    from .log import Fold, Lane, Move
+    from .retry import Retry
+    from .values import Key
+
+    class Conductor(Protocol):
+        def blocked(self, fresh: list[Wanted], flight: list[Wanted]) -> None: ...
+        def value(self, wanted: Wanted, outcome: Done) -> Any: ...
+        def elapsed(self, until_ms: int) -> bool: ...
+
+
+MAX_LISTED = 40  # steps of each list that the report of a drift shows
+
+
+class Wanted:
+    """A step that the workflow called: what to perform if the log does not have it."""
+
+    __slots__ = ("args", "fn", "key", "kwargs", "once", "output_type", "retry", "sleep_ms", "timeout_s", "until_ms")
+
+    def __init__(
+        self,
+        key: Key,
+        fn: Callable[..., Any] | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        retry: Retry | None = None,
+        timeout_s: float | None = None,
+        once: bool = False,
+        output_type: Any = None,
+        sleep_ms: int | None = None,
+        until_ms: int | None = None,
+    ) -> None:
+        self.key = key
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs or {}
+        self.retry = retry
+        self.timeout_s = timeout_s
+        self.once = once
+        self.output_type = output_type
+        self.sleep_ms = sleep_ms  # a sleep of that long,
+        self.until_ms = until_ms  # or until then
+
+    @property
+    def is_sleep(self) -> bool:
+        return self.fn is None
+
+
+class Slept:
+    """The outcome of a sleep that is over."""
+
+    __slots__ = ()
+
+
+SLEPT = Slept()
+
+if TYPE_CHECKING:
+    Outcome = Done | Broken | Slept
+
+
+class Branch:
+    """One branch of `step.parallel` in a sync workflow: the keys that it was given, and the branches of the groups
+    inside it, so that calling it again gives its steps the same keys again; and the steps at which it stands."""
+
+    __slots__ = ("groups", "groups_used", "keys", "stands", "used")
+
+    def __init__(self) -> None:
+        self.keys: list[Key] = []
+        self.used = 0
+        self.groups: list[list[Branch]] = []
+        self.groups_used = 0
+        self.stands: list[Wanted] = []
+
+    def group(self, size: int) -> list[Branch]:
+        """The branches of its next group."""
+        place = self.groups_used
+        self.groups_used += 1
+        if place == len(self.groups) or len(self.groups[place]) != size:
+            self.groups[place:] = [[Branch() for _ in range(size)]]
+        return self.groups[place]
+
+
+class BranchStands(Leave):
+    """Leaves one branch of `step.parallel`, to see how far the others come."""
+
+    def __init__(self, wanted: list[Wanted]) -> None:
+        super().__init__()
+        self.wanted = wanted
+
+
+class Replay:
+    """One replay of a run. `stop_at`: the seq of the plan at which to stand as if the log ended there."""
+
+    __slots__ = ("_asked", "_branch", "_cursor", "_fold", "_given", "_lanes", "_ordinals", "_seen_given", "conductor", "left", "performing", "stop_at")
+
+    def __init__(self, fold: Fold, conductor: Conductor, stop_at: int | None = None) -> None:
+        self.conductor = conductor
+        self.stop_at = stop_at
+        self.left = False  # the workflow was told to leave
+        self.performing: str | None = None  # the step whose function runs now
+        self._fold = fold
+        self._ordinals: dict[str, int] = {}
+        self._asked: dict[Key, None] = {}  # every step that the workflow called, in order
+        self._lanes: dict[Key, Lane] = {}  # of the steps that went in flight
+        self._given: set[Lane] = set()  # results that this replay has handed out
+        self._cursor = 0  # in fold.moves
+        self._seen_given = False  # the first half of that move is replayed
+        self._branch: Branch | None = None
+
+    # ---------------------------------------------------------------------------------------- called by step.py
+    def key(self, name: str) -> Key:
+        """The key of the next step called `name`."""
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARS:
+            raise InvalidName(f"a step name is a string of 1 to {MAX_NAME_CHARS} characters, not {name!r:.80}")
+        if self.performing is not None:
+            raise NestedStep(
+                f"step {name!r} was called inside step {self.performing!r}: a step cannot hold another; "
+                f"return from {self.performing!r} first and call {name!r} in the workflow function"
+            )
+        if self.left:
+            raise Leave
+        branch = self._branch
+        if branch is not None and branch.used < len(branch.keys) and branch.keys[branch.used][0] == name:
+            key = branch.keys[branch.used]
+        else:
+            ordinal = self._ordinals.get(name, 0) + 1
+            self._ordinals[name] = ordinal
+            key = (name, ordinal)
+            if branch is not None:
+                del branch.keys[branch.used :]
+                branch.keys.append(key)
+        if branch is not None:
+            branch.used += 1
+        self._asked[key] = None
+        return key
+
+    def outcome(self, wanted: Wanted) -> Outcome | None:
+        """The outcome that the workflow may see by now."""
+        key = wanted.key
+        lane = self._lanes.get(key)
+        if lane is not None:
+            if lane not in self._given:
+                return None
+            outcome: Outcome = self._fold.results[lane][1]
+            return SLEPT if wanted.is_sleep else outcome
+        until_ms = self._fold.slept.get(key)
+        if until_ms is not None:
+            return SLEPT if key != self._fold.resting or self.conductor.elapsed(until_ms) else None
+        return self._fold.memo.get(key)
+
+    def result(self, wanted: Wanted, outcome: Outcome) -> Any:
+        """What the call of the step returns, or raises."""
+        if isinstance(outcome, Broken):
+            failure = outcome.failure
+            raise StepError(display(wanted.key), outcome.attempts, failure.type, failure.message, failure.traceback)
+        return self.conductor.value(wanted, outcome) if isinstance(outcome, Done) else None
+
+    def settle(self, wanted: Wanted) -> Outcome:
+        """Sync: the outcome of one step; leaves the workflow, or the branch, when there is none yet."""
+        outcome = self.outcome(wanted)
+        while outcome is None:
+            if self._branch is not None:
+                raise BranchStands([wanted])
+            self.block([wanted])
+            outcome = self.outcome(wanted)
+        return outcome
+
+    def settle_all(self, branches: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Sync: run every branch until all are settled, and return their results in order. A branch that raised
+        does not stop the others; when all are settled, the first error in their order is raised."""
+        outer = self._branch
+        states = outer.group(len(branches)) if outer else [Branch() for _ in branches]
+        results: dict[int, Any] = {}
+        errors: dict[int, Exception] = {}
+        waiting = list(range(len(branches)))
+        while True:
+            for place in waiting:
+                state = self._branch = states[place]
+                state.used = state.groups_used = 0
+                state.stands = []
+                try:
+                    results[place] = branches[place]()
+                except BranchStands as leave:
+                    state.stands = leave.wanted
+                except Exception as error:
+                    errors[place] = error
+                finally:
+                    self._branch = outer
+            stands = [wanted for state in states for wanted in state.stands]
+            if not stands:
+                break
+            if outer is not None:
+                raise BranchStands(stands)
+            ready = {wanted.key for wanted in self.block(stands)}
+            waiting = [p for p, state in enumerate(states) if any(w.key in ready for w in state.stands)]
+        if errors:
+            raise errors[min(errors)]
+        return [results[place] for place in range(len(branches))]
+
+    # ------------------------------------------------------------------------------ called when the workflow stands
+    def block(self, pending: Sequence[Wanted]) -> list[Wanted]:
+        """The workflow stands at these steps, in the order in which it called them. Returns those that have an
+        outcome now (at least one), or raises `Leave` or `Drift`."""
+        while True:
+            ready = [wanted for wanted in pending if self.outcome(wanted) is not None]
+            if ready:
+                return ready
+            fresh = [wanted for wanted in pending if wanted.key not in self._lanes]
+            if self._cursor < len(self._fold.moves) and not self._stopped():
+                self._follow(self._fold.moves[self._cursor], fresh)
+                continue
+            if fresh:
+                self._check_nothing_unasked(fresh)
+            flight = [wanted for wanted in pending if wanted.key in self._lanes]
+            try:
+                self.conductor.blocked(fresh, flight)
+            except Leave:
+                self.left = True
+                raise
+
+    def _stopped(self) -> bool:
+        return self.stop_at is not None and self._cursor > 0 and self._fold.moves[self._cursor - 1].seq >= self.stop_at
+
+    def _follow(self, move: Move, fresh: list[Wanted]) -> None:
+        if not self._seen_given:
+            self._given.update(move.seen)
+            self._seen_given = True
+            if move.seen:
+                return
+        if move.count:
+            self.went_in_flight(move, fresh)
+        self._cursor += 1
+        self._seen_given = False
+
+    def went_in_flight(self, move: Move, fresh: list[Wanted]) -> None:
+        if len(fresh) != move.count or plan_digest(w.key for w in fresh) != move.digest:
+            raise self._drift(f"record {move.seq} put {move.count} steps in flight here", fresh, move.names)
+        self._lanes.update((wanted.key, (move.seq, index)) for index, wanted in enumerate(fresh))
+
+    # ---------------------------------------------------------------------------------- called by the conductor
+    def lane(self, wanted: Wanted) -> Lane:
+        return self._lanes[wanted.key]
+
+    def observe(self, lanes: Iterable[Lane]) -> None:
+        """Hand out these results from now on, although no record says so yet."""
+        self._given.update(lanes)
+
+    def caught_up(self, move: Move, fresh: list[Wanted]) -> None:
+        """The conductor appended that move itself, and this replay stands right behind it."""
+        if move.count:
+            self.went_in_flight(move, fresh)
+        self._cursor = len(self._fold.moves)
+
+    def unasked(self) -> list[Key]:
+        """Finished steps that the workflow has not called (so far)."""
+        fold = self._fold
+        finished = [*fold.memo, *(k for k in fold.slept), *(k for k, trouble in fold.trouble.items() if trouble.begun)]
+        finished.extend(fold.results[lane][0] for move in fold.moves for lane in move.seen if lane in fold.results)
+        return [key for key in finished if key not in self._asked]
+
+    # --------------------------------------------------------------------------------------------------- drift
+    def _check_nothing_unasked(self, fresh: list[Wanted]) -> None:
+        if self.stop_at is not None:
+            return  # stands in the middle of the log on purpose; it was checked when that plan was made
+        if unasked := self.unasked():
+            raise self._drift(f"the log has finished step {display(unasked[0])!r}, which the code does not call", fresh, [])
+
+    def _drift(self, what: str, fresh: list[Wanted], named: list[Key]) -> Drift:
+        fold = self._fold
+        logged = [*fold.memo, *fold.slept, *(fold.results[x][0] for move in fold.moves for x in move.seen if x in fold.results)]
+        logged.extend(key for key in named if key not in logged)
+        called = list(self._asked)
+        new = {wanted.key for wanted in fresh}
+        return Drift(
+            f"the code of workflow {fold.workflow!r} does not fit the log of run {fold.run}: {what}, "
+            f"but calls {', '.join(repr(display(w.key)) for w in fresh[:3]) or 'nothing else'}. Nothing was performed. "
+            f"Deploy code that still has the finished steps under their names, or start a new run.\n"
+            + _side_by_side(logged, called, new)
+        )
+
+
+def _side_by_side(logged: list[Key], called: list[Key], new: set[Key]) -> str:
+    """Both lists of steps, the log's and the code's, with a mark at each line on which only one side stands."""
+    rows = [("log", "code", " ")]
+    in_log, in_code = set(logged), set(called)
+    for place in range(min(max(len(logged), len(called)), MAX_LISTED)):
+        left = logged[place] if place < len(logged) else None
+        right = called[place] if place < len(called) else None
+        odd = (left is not None and left not in in_code) or (right is not None and (right not in in_log or right in new))
+        rows.append((display(left)[:60] if left else "", display(right)[:60] if right else "", "!" if odd else " "))
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(f"  {mark} {left.ljust(width)} | {right}".rstrip() for left, right, mark in rows)
+
+
+def stands_for_nothing(workflow: str) -> DefinitionError:
+    return DefinitionError(
+        f"workflow {workflow!r} waits for something that no step will bring: await only steps (and what is made of them) "
+        f"in a workflow function, and do everything else inside a step"
+    )

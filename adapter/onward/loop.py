@@ -1,0 +1,150 @@
+"""The driver of async workflows: an asyncio event loop that notices when the workflow stands.
+
+A workflow stands when nothing is ready, no timer runs, no other thread works for the loop, and nothing but steps is
+awaited. The loop sees that moment from its selector, which it only enters to wait without a timeout when it has
+nothing else to do. Only then are steps planned, performed or answered, so what the workflow called up to that moment is
+a set, whatever the order in which its tasks ran. Imported only when an async workflow is first advanced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import TYPE_CHECKING, Any
+
+from .core.errors import Leave, LeaveSwallowed
+from .core.replay import stands_for_nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from .core.replay import Outcome, Replay, Wanted
+
+MAX_UNWIND_S = 1.0  # for the `finally` blocks of a workflow that leaves
+
+
+class _IdleSelector(selectors.DefaultSelector):
+    """Calls `idle` instead of waiting for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle: Callable[[], bool] | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None and len(self.get_map()) <= 1 and self.idle is not None:  # 1: the loop's own wake-up pipe
+            ready = super().select(0)
+            return ready if ready or self.idle() else super().select(None)
+        return super().select(timeout)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that can run until it is idle."""
+
+    def __init__(self) -> None:
+        self._idle_selector = _IdleSelector()
+        self._threads = 0
+        super().__init__(self._idle_selector)
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        future = super().run_in_executor(executor, func, *args)
+        self._threads += 1
+        future.add_done_callback(self._thread_ended)
+        return future
+
+    def _thread_ended(self, _: object) -> None:
+        self._threads -= 1
+
+    def _on_idle(self) -> bool:
+        if self._threads:
+            return False
+        self.call_soon(self.stop)
+        return True
+
+    def run_until_idle(self) -> None:
+        """Run until nothing can go on by itself."""
+        self._idle_selector.idle = self._on_idle
+        try:
+            self.run_forever()
+        finally:
+            self._idle_selector.idle = None
+
+
+class Standing:
+    """The steps at which the tasks of an async workflow stand."""
+
+    def __init__(self, loop: Loop, replay: Replay) -> None:
+        self._loop = loop
+        self._replay = replay
+        self._waiting: dict[asyncio.Future[Outcome], Wanted] = {}
+
+    async def outcome(self, wanted: Wanted) -> Outcome:
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self._waiting[future] = wanted
+        return await future
+
+    def go_on(self) -> bool:
+        """Answer those steps that have an outcome now, first conducting what is next. False: there are none."""
+        self._waiting = {future: wanted for future, wanted in self._waiting.items() if not future.done()}
+        if not self._waiting:
+            return False
+        ready = {wanted.key for wanted in self._replay.block(list(self._waiting.values()))}
+        for future, wanted in self._waiting.items():
+            if wanted.key in ready:
+                outcome = self._replay.outcome(wanted)
+                assert outcome is not None
+                future.set_result(outcome)
+        return True
+
+
+_loop: Loop | None = None
+
+
+def process_loop() -> Loop:
+    """The one loop of this thread of the process; kept open, so that clients which hold on to it stay usable."""
+    import threading
+
+    global _loop
+    if threading.current_thread() is not threading.main_thread():
+        return Loop()
+    if _loop is None or _loop.is_closed():
+        _loop = Loop()
+    return _loop
+
+
+def run(workflow: str, start: Callable[[Standing], Coroutine[Any, Any, Any]], replay: Replay, loop: Loop) -> Any:
+    """Run an async workflow function to its end, and return its result; raises what it raises, or `Leave`."""
+    standing = Standing(loop, replay)
+    task = loop.create_task(start(standing))
+    try:
+        while True:
+            loop.run_until_idle()
+            if task.done():
+                return task.result()
+            if not standing.go_on():
+                raise stands_for_nothing(workflow)
+    except BaseException as signal:
+        _unwind(loop, task, signal)
+        raise
+    finally:
+        _cancel_rest(loop)
+
+
+def _unwind(loop: Loop, task: asyncio.Task[Any], signal: BaseException) -> None:
+    """Let the workflow's `finally` blocks run, and see that it really leaves."""
+    if task.done():
+        return
+    task.cancel()
+    loop.run_until_complete(asyncio.wait([task], timeout=MAX_UNWIND_S))
+    if isinstance(signal, Leave) and task.done() and not task.cancelled():
+        raise LeaveSwallowed from task.exception()
+
+
+def _cancel_rest(loop: Loop) -> None:
+    rest = [task for task in asyncio.all_tasks(loop) if not task.done()]
+    for task in rest:
+        task.cancel()
+    if rest:
+        loop.run_until_complete(asyncio.wait(rest, timeout=MAX_UNWIND_S))
+    for task in rest:
+        if task.done() and not task.cancelled():
+            task.exception()  # it was told to leave: what it raised meanwhile is of no interest

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import threading
 from typing import TYPE_CHECKING, Any
 
 from .core.errors import Leave, LeaveSwallowed
@@ -31,10 +32,14 @@ class _IdleSelector(selectors.DefaultSelector):
         self.idle: Callable[[], bool] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None and len(self.get_map()) <= 1 and self.idle is not None:  # 1: the loop's own wake-up pipe
+        if timeout is None and self.idle is not None:
             ready = super().select(0)
             return ready if ready or self.idle() else super().select(None)
         return super().select(timeout)
+
+    def watches(self) -> bool:
+        """Whether anything but the loop's own wake-up pipe is registered."""
+        return len(self.get_map()) > 1
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -54,15 +59,17 @@ class Loop(asyncio.SelectorEventLoop):
     def _thread_ended(self, _: object) -> None:
         self._threads -= 1
 
-    def _on_idle(self) -> bool:
-        if self._threads:
-            return False
-        self.call_soon(self.stop)
-        return True
+    def run_until_idle(self, steps_awaited: Callable[[], bool]) -> None:
+        """Run until nothing can go on by itself. Sockets alone do not keep it from being idle while steps are
+        awaited: a client that a step left open has one registered for ever."""
 
-    def run_until_idle(self) -> None:
-        """Run until nothing can go on by itself."""
-        self._idle_selector.idle = self._on_idle
+        def on_idle() -> bool:
+            if self._threads or (self._idle_selector.watches() and not steps_awaited()):
+                return False
+            self.call_soon(self.stop)
+            return True
+
+        self._idle_selector.idle = on_idle
         try:
             self.run_forever()
         finally:
@@ -82,11 +89,13 @@ class Standing:
         self._waiting[future] = wanted
         return await future
 
-    def go_on(self) -> bool:
-        """Answer those steps that have an outcome now, first conducting what is next. False: there are none."""
+    def awaited(self) -> bool:
+        """Whether any task stands at a step."""
         self._waiting = {future: wanted for future, wanted in self._waiting.items() if not future.done()}
-        if not self._waiting:
-            return False
+        return bool(self._waiting)
+
+    def go_on(self) -> None:
+        """Answer those steps that have an outcome now, first conducting what is next."""
         ready = {wanted.key for wanted in self._replay.block(list(self._waiting.values()))}
         for future, wanted in self._waiting.items():
             if wanted.key in ready:
@@ -96,19 +105,15 @@ class Standing:
         return True
 
 
-_loop: Loop | None = None
+_threads = threading.local()
 
 
-def process_loop() -> Loop:
-    """The one loop of this thread of the process; kept open, so that clients which hold on to it stay usable."""
-    import threading
-
-    global _loop
-    if threading.current_thread() is not threading.main_thread():
-        return Loop()
-    if _loop is None or _loop.is_closed():
-        _loop = Loop()
-    return _loop
+def thread_loop() -> Loop:
+    """The one loop of this thread; kept open, so that clients which hold on to it stay usable."""
+    loop: Loop | None = getattr(_threads, "loop", None)
+    if loop is None or loop.is_closed():
+        loop = _threads.loop = Loop()
+    return loop
 
 
 def run(workflow: str, start: Callable[[Standing], Coroutine[Any, Any, Any]], replay: Replay, loop: Loop) -> Any:
@@ -117,11 +122,12 @@ def run(workflow: str, start: Callable[[Standing], Coroutine[Any, Any, Any]], re
     task = loop.create_task(start(standing))
     try:
         while True:
-            loop.run_until_idle()
+            loop.run_until_idle(standing.awaited)
             if task.done():
                 return task.result()
-            if not standing.go_on():
+            if not standing.awaited():
                 raise stands_for_nothing(workflow)
+            standing.go_on()
     except BaseException as signal:
         _unwind(loop, task, signal)
         raise

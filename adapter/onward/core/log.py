@@ -130,6 +130,7 @@ class Fold:
         "ended",
         "flight",
         "head",
+        "last_invocation",
         "memo",
         "moves",
         "next_seq",
@@ -161,6 +162,7 @@ class Fold:
         self.results: dict[Lane, tuple[Key, Done | Broken]] = {}  # read
         self.deaths = 0  # of invocations, since the log last grew otherwise
         self.ended: tuple[dict[str, Any], str | None] | None = None  # the last record, when the run has ended
+        self.last_invocation: str | None = None  # which wrote the last record, where it said so
         self.size_bytes = 0
 
     def apply(self, item: Item) -> None:
@@ -176,6 +178,7 @@ class Fold:
         if kind != status.DIED:
             self.deaths = 0
             self.resting = None
+        self.last_invocation = body.get("i")
         _APPLY[kind](self, body, item.value)
 
     def apply_lane(self, item: Item) -> None:

@@ -1,0 +1,343 @@
+"""Advance a run: replay its workflow against its log, perform or plan what is next, append, send the next wake.
+
+`Invocation` conducts one replay. It is told where the workflow stands, and decides:
+
+- one step wanted, nothing in flight: the step is performed here and its outcome goes to the end of the log;
+- several wanted, or others in flight: one record plans them all, and each gets a wake (see fanout.py);
+- nothing new wanted, steps in flight: nothing to do here; whoever finishes one goes on.
+
+After one performed step it leaves the workflow, or with "fill" stays as long as the time that is left allows.
+"""
+
+from __future__ import annotations
+
+from ..core import status
+from ..core.codec import decode, encode
+from ..core.errors import Crashed, Drift, ItemTooLarge, Leave, LeaveSwallowed, NotEncodable, OnwardError
+from ..core.ids import idempotency_key, plan_digest
+from ..core.log import NAMES_IN_PLAN, event_of
+from ..core.replay import Replay
+from ..core.values import Failure, display
+from ..step import CurrentStep, Step
+from .perform import describe, perform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ..app import Workflow
+    from ..core.log import Done, Fold, Lane
+    from ..core.replay import Wanted
+    from .engine import Engine, Wake
+
+MAX_RESERVE_MS = 2_000  # kept free at the end of an invocation, to record what happened
+MAX_IDLE_DEATHS = 10  # invocations that died before they reached a step
+
+
+def advance(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
+    """Go on with a run whose log has `seq` records, as the wake expects; a longer log is somebody else's."""
+    fold = engine.ledger.load(wake["run"])
+    if fold is None:
+        engine.note("WARNING", "wake for an unknown run", run_id=wake["run"])
+    elif fold.ended is not None or fold.next_seq > wake["seq"]:
+        engine.note("INFO", "stale wake", run_id=wake["run"], seq=wake["seq"])
+        engine.ledger.keep(fold)
+    else:
+        Invocation(engine, fold, deadline_ms, invocation).conduct()
+
+
+class Invocation:
+    """Conducts one replay at the end of a run's log. `seen`: lanes whose results it observes, not yet in the log."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fold: Fold,
+        deadline_ms: int | None = None,
+        invocation: str | None = None,
+        seen: Sequence[Lane] = (),
+        stop_at: int | None = None,
+    ) -> None:
+        self.engine = engine
+        self.ledger = engine.ledger
+        self.fold = fold
+        self.workflow: Workflow = engine.app[fold.workflow]
+        self.deadline_ms = deadline_ms
+        self.began_ms = engine.clock.now_ms()
+        self.invocation = invocation
+        self.seen = list(seen)
+        self.replay = Replay(fold, self, stop_at)
+        self.replay.observe(seen)
+        self.performed = 0
+        self.slowest_ms = 0
+        self.sends: list[tuple[Wake, int | None]] = []
+
+    # -------------------------------------------------------------------------------------------------- conduct
+    def conduct(self) -> None:
+        """Replay, do what is next, and send the wakes that follow from it."""
+        try:
+            result = self.call_workflow()
+        except Leave:
+            pass
+        except LeaveSwallowed as swallowed:
+            self.fail(swallowed_leave(self.workflow.name, self.fold, swallowed.__cause__))
+        except Exception as error:
+            if self.replay.left:
+                error = swallowed_leave(self.workflow.name, self.fold, error)
+            self.fail(error)
+        else:
+            if self.replay.left:
+                self.fail(swallowed_leave(self.workflow.name, self.fold, None))
+            else:
+                self.complete(result)
+        if self.fold.ended is None:
+            self.engine.watch(self.fold)
+        for wake, at_ms in self.sends:
+            self.engine.send(wake, at_ms)
+        self.ledger.keep(self.fold)
+
+    def call_workflow(self) -> Any:
+        fold, workflow = self.fold, self.workflow
+        if fold.deaths >= MAX_IDLE_DEATHS:
+            raise Crashed(f"{fold.deaths} invocations in a row died at this place of the run, where no step is performed")
+        data = decode(self.ledger.text(fold.value, fold.body.get("blob")))
+        event = event_of(fold, data)
+        if not workflow.is_async:
+            return workflow.fn(event, Step(self.replay, workflow.retry))
+        from .. import loop
+        from ..step import AsyncStep
+
+        return loop.run(
+            workflow.name,
+            lambda standing: workflow.fn(event, AsyncStep(self.replay, workflow.retry, standing)),
+            self.replay,
+            loop.thread_loop(),
+        )
+
+    # ------------------------------------------------------------------------------------------ asked by replay
+    def blocked(self, fresh: list[Wanted], flight: list[Wanted]) -> None:
+        if self.fold.steps + len(fresh) > self.workflow.max_steps:
+            raise OnwardError(
+                f"workflow {self.workflow.name!r} called more than {self.workflow.max_steps:,} steps in one run: "
+                f"raise max_steps=, or give each step more to do"
+            )
+        if len(fresh) == 1 and not flight:
+            self._alone(fresh[0])
+            return
+        if fresh:
+            self._plan(fresh)
+        raise Leave
+
+    def value(self, wanted: Wanted, outcome: Done) -> Any:
+        return self.ledger.value(outcome, wanted.output_type)
+
+    def elapsed(self, until_ms: int) -> bool:
+        return until_ms <= self.engine.clock.now_ms()
+
+    # --------------------------------------------------------------------------------------- one step by itself
+    def _alone(self, wanted: Wanted) -> None:
+        """Do the one step at the end of the log; return when it has an outcome and this invocation may go on."""
+        fold = self.fold
+        now_ms = self.engine.clock.now_ms()
+        if self.seen:
+            self._append({"k": status.PLANNED, "seen": self.seen, "count": 0, "digest": "", "names": []})
+            self.seen = []
+            self.replay.caught_up(fold.moves[-1], [])
+        if wanted.is_sleep:
+            self._rest(wanted, now_ms)
+            return
+        trouble = fold.trouble.get(wanted.key)
+        if trouble is not None and trouble.until_ms > now_ms:
+            self._leave_until(trouble.until_ms)
+        if self._out_of_time(now_ms):
+            self._leave_until(None)
+        attempts = fold.attempts(wanted.key)
+        assert wanted.retry is not None
+        if (trouble is not None and trouble.begun) or (fold.deaths and attempts >= wanted.retry.max_attempts):
+            self._append(self._outcome(wanted, status.BROKEN, max(attempts, 1), e=crashed(wanted).to_json()))
+        else:
+            self.performed += 1
+            if wanted.once:
+                self._append(self._outcome(wanted, status.BEGUN, attempts + 1))
+            body, text = self.attempt(wanted, attempts + 1)
+            self._append(body, text)
+            if body["k"] == status.RETRYING:
+                self._leave_until(body["until"])
+        if not self.engine.fills(self.workflow):
+            self._leave_until(None)
+
+    def _rest(self, wanted: Wanted, now_ms: int) -> None:
+        until_ms = self.fold.slept.get(wanted.key)
+        if until_ms is None:
+            until_ms = wanted.until_ms if wanted.until_ms is not None else now_ms + (wanted.sleep_ms or 0)
+            self._append(self._outcome(wanted, status.SLEPT, 1, until=until_ms))
+        if not self.elapsed(until_ms):
+            self._leave_until(until_ms)
+
+    def attempt(self, wanted: Wanted, attempt: int) -> tuple[dict[str, Any], str | None]:
+        """Perform one attempt; the record of what came of it, and its value. Appends nothing."""
+        clock, fold = self.engine.clock, self.fold
+        current = CurrentStep(
+            fold.run, fold.workflow, display(wanted.key), attempt, idempotency_key(fold.run, wanted.key)
+        )
+        started_ms = clock.now_ms()
+        self.replay.performing = wanted.key[0]
+        try:
+            result = perform(wanted, current, self._limit_s(wanted, started_ms), self.workflow.is_async)
+            text = encode(result, f"the result of step {display(wanted.key)!r}", wanted.output_type)
+            if wanted.output_type is not None:
+                self._check_fits(wanted, text)
+            value, blob = self.ledger.spill(text)
+        except (Exception, SystemExit) as error:
+            failure = describe(error, clock.now_ms())
+            failure.final = failure.final or isinstance(error, ItemTooLarge)
+            return self._failed(wanted, attempt, failure, started_ms), None
+        finally:
+            self.replay.performing = None
+        spent_ms = clock.now_ms() - started_ms
+        self.slowest_ms = max(self.slowest_ms, spent_ms)
+        self.engine.note("INFO", "step done", **self._ids(wanted, attempt), duration_ms=spent_ms)
+        return self._outcome(wanted, status.DONE, attempt, ms=spent_ms, **({"blob": blob} if blob else {})), value
+
+    def _check_fits(self, wanted: Wanted, text: str) -> None:
+        try:
+            decode(text, wanted.output_type)
+        except Exception as error:
+            raise NotEncodable(f"the result of step {display(wanted.key)!r} does not fit its output_type=: {error}") from error
+
+    def _failed(self, wanted: Wanted, attempt: int, failure: Failure, started_ms: int) -> dict[str, Any]:
+        clock = self.engine.clock
+        now_ms = clock.now_ms()
+        assert wanted.retry is not None
+        until_ms = wanted.retry.next_ms(attempt, failure, now_ms, clock.random())
+        kind = status.BROKEN if until_ms is None else status.RETRYING
+        body = self._outcome(wanted, kind, attempt, e=failure.to_json(), ms=now_ms - started_ms)
+        if until_ms is not None:
+            body["until"] = until_ms
+        self.engine.note(
+            "WARNING" if until_ms else "ERROR",
+            "step failed, will be retried" if until_ms else "step failed for good",
+            **self._ids(wanted, attempt),
+            error=failure.type,
+            reason=failure.message,
+            retry_at_ms=until_ms,
+        )
+        return body
+
+    def _outcome(self, wanted: Wanted, kind: str, attempt: int, **fields: Any) -> dict[str, Any]:
+        name, ordinal = wanted.key
+        return {"k": kind, "s": name, "n": ordinal, "a": attempt, "at": self.engine.clock.now_ms(), **fields}
+
+    def _append(self, body: dict[str, Any], value: str | None = None) -> None:
+        body.setdefault("at", self.engine.clock.now_ms())
+        if self.invocation is not None and self.engine.fills(self.workflow):
+            body["i"] = self.invocation
+        self.ledger.append(self.fold, body, value)
+
+    # -------------------------------------------------------------------------------------- several in parallel
+    def _plan(self, fresh: list[Wanted]) -> None:
+        from .fanout import first_wakes
+
+        now_ms = self.engine.clock.now_ms()
+        sleeps = {
+            str(index): wanted.until_ms if wanted.until_ms is not None else now_ms + (wanted.sleep_ms or 0)
+            for index, wanted in enumerate(fresh)
+            if wanted.is_sleep
+        }
+        body: dict[str, Any] = {
+            "k": status.PLANNED,
+            "seen": self.seen,
+            "count": len(fresh),
+            "digest": plan_digest(wanted.key for wanted in fresh),
+            "names": [wanted.key for wanted in fresh[:NAMES_IN_PLAN]],
+        }
+        if sleeps:
+            body["sleeps"] = sleeps
+        self._append(body)
+        self.seen = []
+        move = self.fold.moves[-1]
+        self.replay.caught_up(move, fresh)
+        self.sends.extend(first_wakes(self.fold.run, move, now_ms))
+        self.engine.note("INFO", "steps in flight", run_id=self.fold.run, workflow=self.workflow.name, count=len(fresh))
+
+    # ----------------------------------------------------------------------------------------------------- ends
+    def complete(self, result: Any) -> None:
+        """The workflow returned."""
+        try:
+            text = encode(result, f"the result of workflow {self.workflow.name!r}")
+            value, blob = self.ledger.spill(text)
+        except (NotEncodable, ItemTooLarge) as error:
+            self.fail(error)
+            return
+        body = {"k": status.RUN_COMPLETED, "at": self.engine.clock.now_ms(), **({"blob": blob} if blob else {})}
+        if unasked := self.replay.unasked():
+            names = [display(key) for key in unasked[:10]]
+            self.engine.note("WARNING", "finished steps are no longer called", run_id=self.fold.run, steps=names)
+        before = self._unwritten()
+        self.ledger.end(self.fold, [*([before] if before else []), (body, value)])
+        self.sends = []
+        self.engine.note("INFO", "run completed", run_id=self.fold.run, workflow=self.workflow.name)
+
+    def fail(self, error: BaseException) -> None:
+        """The workflow raised."""
+        self.sends = []
+        if isinstance(error, Drift | LeaveSwallowed):
+            failure = Failure(type(error).__name__, str(error), "")
+        else:
+            failure = describe(error, self.engine.clock.now_ms())
+        self.engine.fail(self.fold, failure, self._unwritten())
+
+    def _unwritten(self) -> tuple[dict[str, Any], str | None] | None:
+        """The record of what was observed, where the log does not have it yet."""
+        if not self.seen:
+            return None
+        body = {"k": status.PLANNED, "seen": self.seen, "count": 0, "digest": "", "names": [], "at": self.engine.clock.now_ms()}
+        return body, None
+
+    # ----------------------------------------------------------------------------------------------------- time
+    def _leave_until(self, at_ms: int | None) -> None:
+        """Leave the workflow, with a wake for the end of the log as it is now."""
+        self.sends.append(({"do": "advance", "run": self.fold.run, "seq": self.fold.next_seq}, at_ms))
+        raise Leave
+
+    def _reserve_ms(self) -> int:
+        assert self.deadline_ms is not None
+        return min(MAX_RESERVE_MS, (self.deadline_ms - self.began_ms) // 4)
+
+    def _out_of_time(self, now_ms: int) -> bool:
+        """Whether another step as slow as the slowest here would run into the end of this invocation. The first step
+        of an invocation is never put off: there would be no end to it."""
+        if self.deadline_ms is None or self.performed == 0:
+            return False
+        return now_ms + self.slowest_ms > self.deadline_ms - self._reserve_ms()
+
+    def _limit_s(self, wanted: Wanted, now_ms: int) -> float | None:
+        """Seconds that this attempt may take: its own limit, or what is left of the invocation but for a reserve."""
+        if self.deadline_ms is None:
+            return wanted.timeout_s
+        left_s = max((self.deadline_ms - self._reserve_ms() - now_ms) / 1000, 0.001)
+        return left_s if wanted.timeout_s is None else min(wanted.timeout_s, left_s)
+
+    def _ids(self, wanted: Wanted, attempt: int) -> dict[str, Any]:
+        return {"run_id": self.fold.run, "workflow": self.workflow.name, "step": display(wanted.key), "attempt": attempt}
+
+
+def crashed(wanted: Wanted) -> Failure:
+    """The error of a step whose process died in its last attempt."""
+    if wanted.once:
+        message = "it began, but its process died before it ended; it is declared once=True, so it is not performed again"
+    else:
+        message = "the process died while it was performed (killed, out of memory, or past its deadline)"
+    return Failure(Crashed.__name__, message)
+
+
+def swallowed_leave(workflow: str, fold: Fold, cause: BaseException | None) -> LeaveSwallowed:
+    error = LeaveSwallowed(
+        f"workflow {workflow!r} caught the signal by which Onward leaves it between two steps (run {fold.run}): a bare "
+        f"`except:`, `except BaseException` or `contextlib.suppress(BaseException)` around a step must let it pass. "
+        f"Write `except Exception` instead"
+    )
+    error.__cause__ = cause
+    return error
+

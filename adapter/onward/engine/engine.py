@@ -1,0 +1,137 @@
+"""The engine: an app, the ports, and the verbs over them. It knows no vendor.
+
+A wake is a small JSON object that names a run and what to do:
+
+    advance   perform or plan what stands at the end of the log, which is expected to have `seq` records
+    step      perform attempt `attempt` of the step in flight at (`plan`, `index`)
+    fan       send the wakes `step` of the steps `first` to `last` of a plan
+    collect   observe the results that steps in flight have left in their lanes
+    recover   whatever is needed: sent by the sweep, which knows only that too little happened
+    sweep     look for runs to which nothing happened in time
+
+A wake may come twice, late or never. It is a hint; the log decides what is done.
+"""
+
+from __future__ import annotations
+
+from . import notes
+from .ledger import Ledger, Superseded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ..app import App, Workflow
+    from ..core.log import Fold
+    from ..core.values import Failure
+    from ..ports import Blobs, Clock, Store, Wakes
+    from .notes import Note
+
+    Wake = Mapping[str, Any]
+
+HORIZON_MS = 40 * 60 * 1000  # how far ahead `due` is set: more than two of Lambda's longest invocations
+
+
+class Engine:
+    """`fill`: perform as many steps as fit into an invocation, for every workflow (None: as each workflow says).
+    `horizon_ms`: how far ahead a run's `due` is set, which bounds how long a lost wake goes unnoticed."""
+
+    def __init__(
+        self,
+        app: App,
+        store: Store,
+        wakes: Wakes,
+        blobs: Blobs | None,
+        clock: Clock,
+        *,
+        fill: bool | None = None,
+        horizon_ms: int = HORIZON_MS,
+        note: Note = notes.silent,
+    ) -> None:
+        self.app = app
+        self.ledger = Ledger(store, blobs, clock)
+        self.store = store
+        self.wakes = wakes
+        self.clock = clock
+        self.fill = fill
+        self.horizon_ms = horizon_ms
+        self.note = note
+
+    def fills(self, workflow: Workflow) -> bool:
+        return workflow.fill if self.fill is None else self.fill
+
+    # ---------------------------------------------------------------------------------------------------- verbs
+    def handle(self, wake: Wake, deadline_ms: int | None = None, invocation: str | None = None) -> None:
+        """Do what the wake asks, if it still stands. `deadline_ms`: epoch milliseconds at which this invocation is
+        killed. `invocation`: its id, by which a later notice of its death is matched."""
+        try:
+            _verb(wake["do"])(self, wake, deadline_ms, invocation)
+        except Superseded:
+            self.note("INFO", "superseded", run_id=wake.get("run"), wake=wake["do"])
+
+    def send(self, wake: Wake, at_ms: int | None = None) -> None:
+        """Send a wake, if it lies within reach; what lies beyond is the sweep's, through `due`."""
+        if at_ms is None or at_ms - self.clock.now_ms() <= self.wakes.reach_ms:
+            self.wakes.send({"onward": 1, **wake}, at_ms)
+
+    def far(self, at_ms: int) -> bool:
+        """Whether a wake at that time is beyond reach."""
+        return at_ms - self.clock.now_ms() > self.wakes.reach_ms
+
+    # ------------------------------------------------------------------------------------------------ due times
+    def due_ms(self, fold: Fold) -> int:
+        """By when something must have happened to this run."""
+        now_ms = self.clock.now_ms()
+        reach_ms = self.wakes.reach_ms
+        times = [fold.slept[fold.resting]] if fold.resting else []
+        times += [trouble.until_ms for trouble in fold.trouble.values()]
+        asleep = 0
+        for move in fold.moves:
+            for index, until_ms in move.sleeps.items():
+                if index in fold.flight.get(move.seq, ()):
+                    times.append(until_ms)
+                    asleep += until_ms > now_ms + reach_ms
+        far = [until_ms - reach_ms // 2 for until_ms in times if until_ms > now_ms + reach_ms]
+        idle = bool(far) and asleep == fold.in_flight
+        return min(far) if idle else min([now_ms + self.horizon_ms, *far])
+
+    def watch(self, fold: Fold, **fields: object) -> None:
+        """Move the run's `due` where it has become wrong by more than half the horizon. Rarely: each move is an
+        index write as well."""
+        wanted_ms = self.due_ms(fold)
+        standing_ms = self.ledger.head(fold).due_ms or 0
+        if abs(standing_ms - wanted_ms) > self.horizon_ms // 2:
+            self.ledger.move_head(fold, wanted_ms, stalls=0, **fields)
+
+    # ------------------------------------------------------------------------------------------------------ ends
+    def fail(self, fold: Fold, failure: Failure, before: tuple[dict[str, Any], str | None] | None = None) -> None:
+        """End a run as failed, and start what its workflow does on failure, in one transaction."""
+        from ..core import status
+        from .ingest import failure_run
+
+        body = {"k": status.RUN_FAILED, "e": failure.to_json(), "at": self.clock.now_ms()}
+        after = failure_run(self, fold, failure)
+        self.ledger.end(fold, [*([before] if before else []), (body, None)], after[1] if after else ())
+        self.note("ERROR", "run failed", run_id=fold.run, workflow=fold.workflow, error=failure.type, reason=failure.message)
+        if after:
+            self.send({"do": "advance", "run": after[0], "seq": 1})
+
+
+def _verb(do: str) -> Any:
+    """The verbs live in files of their own, which are imported when a wake first asks for them."""
+    if do == "advance":
+        from .advance import advance
+
+        return advance
+    if do in ("step", "fan", "collect", "recover"):
+        from . import fanout
+
+        return getattr(fanout, do)
+    if do == "sweep":
+        from .sweep import sweep
+
+        return sweep
+    from ..core.errors import UnknownPayload
+
+    raise UnknownPayload(f"a wake asks to {do!r:.60}, which this Onward does not know: was it sent by a newer one?")

@@ -1,0 +1,340 @@
+"""Steps in flight beside each other: a lane for each, and one place in the log where their results are observed.
+
+A step that runs beside others does not contend for the end of the log. One record planned it and its siblings. It has
+an invocation of its own, which replays the workflow up to that plan, performs the step, and puts the result under the
+step's own key, where the first result wins. A failed attempt is put under the attempt's key, and the next attempt has
+a wake of its own.
+
+What the workflow then sees, and when, is decided by the log alone: somebody must *collect*, that is replay the
+workflow with the new results, and append what they lead to together with the order in which they were observed.
+Collecting at every completion would make n steps cost n * n reads, so:
+
+- a plan of few steps (`FEW`) is collected whenever one of them completes;
+- in a larger plan each completion is marked, in an item for each `CHUNK` of steps. The step's own replay tells
+  whether its result alone lets the workflow go on (a branch with another step behind it, the first of several that
+  were raced). If so it collects, unless a sibling of the same chunk is about to: the marks decide which one. If
+  not, it only counts: the last of a chunk marks the chunk, and the last chunk collects;
+- what several results unlock only together, while others are still missing, is found by a timer that collects every few
+  seconds, at growing intervals, as long as the plan has steps in flight.
+
+So a thousand steps that are awaited together cost a thousand results, marks and wakes, and each result is read once.
+"""
+
+from __future__ import annotations
+
+import json
+
+from ..core import status
+from ..core.errors import Leave
+from ..core.log import HEAD, attempt_key, lane_key, marks_key, partition_of
+from ..ports import Put
+from .advance import Invocation, advance, crashed
+from .ledger import Superseded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ..core.log import Fold, Lane, Move
+    from ..core.replay import Wanted
+    from ..ports import Item
+    from .engine import Engine, Wake
+
+FEW = 8  # steps of a plan up to which every completion collects
+CHUNK = 64  # steps whose completions are marked in one item
+FAN = 16  # wakes that one invocation sends at most
+FIRST_LOOK_MS = 2_000  # when the timer of a large plan first collects; doubled up to
+LONGEST_LOOK_MS = 64_000
+MAX_ROUNDS = 50  # of collecting in one invocation
+
+
+# ------------------------------------------------------------------------------------------------ sending wakes
+def first_wakes(run: str, move: Move, now_ms: int) -> list[tuple[Wake, int | None]]:
+    """The wakes that follow a plan: one for each step, or for a large plan one for each part of it."""
+    wakes = _fan_out(run, move.seq, 0, move.count)
+    if move.count <= FAN:
+        wakes = [(wake, move.sleeps.get(wake["index"])) for wake, _ in wakes]
+    if move.count > FEW:
+        look = {"do": "collect", "run": run, "plan": move.seq, "after_ms": FIRST_LOOK_MS}
+        wakes.append((look, now_ms + FIRST_LOOK_MS))
+    return wakes
+
+
+def _fan_out(run: str, plan: int, first: int, end: int) -> list[tuple[Wake, int | None]]:
+    count = end - first
+    if count <= FAN:
+        return [(_step_wake(run, (plan, index), 1), None) for index in range(first, end)]
+    size = -(-count // FAN)
+    return [
+        ({"do": "fan", "run": run, "plan": plan, "first": low, "end": min(low + size, end)}, None)
+        for low in range(first, end, size)
+    ]
+
+
+def fan(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
+    """Send the wakes of a part of a plan. Performs nothing, so it can be repeated."""
+    for part, at_ms in _fan_out(wake["run"], wake["plan"], wake["first"], wake["end"]):
+        engine.send(part, at_ms)
+
+
+def _step_wake(run: str, lane: Lane, attempt: int) -> Wake:
+    return {"do": "step", "run": run, "plan": lane[0], "index": lane[1], "attempt": attempt}
+
+
+# ------------------------------------------------------------------------------------------- performing one step
+def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
+    """Perform one attempt of a step in flight, put what came of it in its lane, and see who collects."""
+    run, lane, attempt = wake["run"], (wake["plan"], wake["index"]), wake["attempt"]
+    fold = engine.ledger.load(run, upto=lane[0])
+    if fold is None or fold.next_seq <= lane[0]:
+        engine.note("WARNING", "wake for an unknown run or plan", run_id=run)
+        return
+    if fold.ended is not None:
+        return
+    partition = partition_of(run)
+    sorts = [HEAD, lane_key(lane), attempt_key(lane, attempt), *([attempt_key(lane, attempt - 1)] if attempt > 1 else [])]
+    head, result, standing, before = [*engine.store.get([(partition, sort) for sort in sorts]), None][:4]
+    fold.head = head
+    if head is None or json.loads(head.body)["status"] in status.ENDED:
+        engine.note("INFO", "wake for a step of a run that has ended", run_id=run)
+        return
+    engine.watch(fold)
+    if standing is not None and result is None:
+        engine.note("INFO", "stale wake", run_id=run, plan=lane[0], index=lane[1], attempt=attempt)
+        engine.ledger.keep(fold)
+        return
+    last = json.loads(before.body) if before is not None else None
+    conductor = LaneInvocation(engine, fold, lane, attempt, last, deadline_ms, invocation)
+    if result is not None:
+        conductor.settled(result)
+    conductor.conduct()
+
+
+class LaneInvocation(Invocation):
+    """Conducts a replay that stands at a plan, performs one of its steps there, and then sees where its result alone
+    leads (`visible`). It never touches the end of the log."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fold: Fold,
+        lane: Lane,
+        attempt: int,
+        last: dict[str, Any] | None,
+        deadline_ms: int | None,
+        invocation: str | None,
+    ) -> None:
+        super().__init__(engine, fold, deadline_ms, invocation, stop_at=lane[0])
+        self.lane = lane
+        self.number = attempt
+        self.last = last  # the record of the attempt before
+        self.move = next(move for move in fold.moves if move.seq == lane[0])
+        self.done = False
+        self.visible = False
+
+    def conduct(self) -> None:
+        try:
+            self.call_workflow()
+            self.visible = True
+        except Leave:
+            pass
+        except Exception as error:
+            if not self.done:  # it did not come as far as to the step: that is for the end of the log to say
+                self.engine.note("ERROR", "replay failed", run_id=self.fold.run, error=type(error).__name__, reason=str(error)[:500])
+                self.sends = [({"do": "recover", "run": self.fold.run}, None)]
+            self.visible = True
+        for wake, at_ms in self.sends:
+            self.engine.send(wake, at_ms)
+        self.ledger.keep(self.fold)
+        if self.done:
+            completed(self.engine, self.fold.run, self.move, self.lane[1], self.visible)
+
+    def settled(self, item: Item) -> None:
+        """The step has a result."""
+        self.fold.apply_lane(item)
+        self.replay.observe([self.lane])
+        self.done = True
+
+    def blocked(self, fresh: list[Wanted], flight: list[Wanted]) -> None:
+        if self.done:
+            self.visible = bool(fresh)
+            raise Leave
+        for wanted in flight:
+            if self.replay.lane(wanted) == self.lane:
+                self._perform(wanted)
+                return
+        raise Leave  # not awaited any more, as by a task that was cancelled
+
+    def _perform(self, wanted: Wanted) -> None:
+        now_ms = self.engine.clock.now_ms()
+        until_ms = self.move.sleeps.get(self.lane[1], 0) if wanted.is_sleep else (self.last or {}).get("until", 0)
+        if until_ms > now_ms:
+            self.sends.append((_step_wake(self.fold.run, self.lane, self.number), until_ms))
+            raise Leave
+        value = None
+        if wanted.is_sleep:
+            body = self._outcome(wanted, status.DONE, 1)
+        elif (body_or_none := self._worn_out(wanted)) is not None:
+            body = body_or_none
+        else:
+            if wanted.once and not self._put(attempt_key(self.lane, self.number), self._outcome(wanted, status.BEGUN, self.number)):
+                raise Leave
+            body, value = self.attempt(wanted, self.number)
+        if body["k"] == status.RETRYING:
+            if self._put(attempt_key(self.lane, self.number), body):
+                self.sends.append((_step_wake(self.fold.run, self.lane, self.number + 1), body["until"]))
+            raise Leave
+        item = self.ledger.item(self.fold.run, lane_key(self.lane), body, value)
+        refused = self.ledger.store.write([Put(item)])
+        standing = item if refused is None else refused.standing[0]
+        assert standing is not None
+        self.settled(standing)
+
+    def _worn_out(self, wanted: Wanted) -> dict[str, Any] | None:
+        """The final record of a step whose attempts were used up by dying, or that had begun and may run only once."""
+        assert wanted.retry is not None
+        begun = self.last is not None and self.last["k"] == status.BEGUN
+        if not begun and self.number <= wanted.retry.max_attempts:
+            return None
+        return self._outcome(wanted, status.BROKEN, self.number - 1, e=crashed(wanted).to_json())
+
+    def _put(self, sort: str, body: dict[str, Any]) -> bool:
+        return self.ledger.store.write([Put(self.ledger.item(self.fold.run, sort, body))]) is None
+
+
+# ------------------------------------------------------------------------------------------------- who collects
+def completed(engine: Engine, run: str, move: Move, index: int, visible: bool) -> None:
+    """A step has its result: collect, or leave it to whoever completes last."""
+    if move.count > FEW and not _is_mine(engine, run, move, index, visible):
+        return
+    collect(engine, {"do": "collect", "run": run}, None, None)
+
+
+def _is_mine(engine: Engine, run: str, move: Move, index: int, visible: bool) -> bool:
+    """Mark a completion in a large plan, and tell whether it is this one's turn to collect.
+
+    Sets of a chunk: `done`; `visible`, those whose result alone leads somewhere; `seen`, those that were collected.
+    Of the visible ones that were not seen, the first collects, and looks again when it has.
+    """
+    partition = partition_of(run)
+    chunk, member = index // CHUNK, str(index)
+    adds = {"done": [member], **({"visible": [member]} if visible else {})}
+    sets = engine.store.mark(partition, marks_key(move.seq, chunk), adds)
+    if visible and _uncollected(sets) == {member}:
+        return True
+    chunks = -(-move.count // CHUNK)
+    if len(sets["done"]) < min(CHUNK, move.count - chunk * CHUNK):
+        return False
+    if chunks == 1:
+        return True
+    root = engine.store.mark(partition, marks_key(move.seq, "all"), {f"done{chunk // 128}": [str(chunk)]})
+    return sum(map(len, root.values())) == chunks
+
+
+def _uncollected(sets: dict[str, frozenset[str]]) -> frozenset[str]:
+    return sets.get("visible", frozenset()) - sets.get("seen", frozenset())
+
+
+# --------------------------------------------------------------------------------------------------- collecting
+def collect(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
+    """Observe the results that the steps in flight have left, as long as that leads anywhere."""
+    run = wake["run"]
+    for _ in range(MAX_ROUNDS):
+        fold = engine.ledger.load(run)
+        if fold is None or fold.ended is not None or not fold.flight:
+            break
+        lanes = _unobserved(engine, fold)
+        seq = fold.next_seq
+        try:
+            if lanes:
+                Invocation(engine, fold, deadline_ms, invocation, seen=lanes).conduct()
+            else:
+                engine.ledger.keep(fold)
+        except Superseded:
+            continue
+        if fold.ended is not None or fold.next_seq == seq or not _more(engine, fold, lanes):
+            break
+    _look_again(engine, wake, fold)
+
+
+def _unobserved(engine: Engine, fold: Fold) -> list[Lane]:
+    """The lanes of this run that have a result which the log has not observed, in the order of their completion."""
+    partition = partition_of(fold.run)
+    items: list[Item] = []
+    for plan, indexes in fold.flight.items():
+        count = next(move.count for move in fold.moves if move.seq == plan)
+        if count <= FEW:
+            found = engine.store.read(partition, lane_key((plan, 0)), lane_key((plan, count)))
+            items += [item for item in found if "#" not in item.sort[2:]]
+            continue
+        done: set[int] = set()
+        for chunk in sorted({index // CHUNK for index in indexes}):
+            done.update(map(int, engine.store.marks(partition, marks_key(plan, chunk)).get("done", ())))
+        items += engine.ledger.lanes(fold.run, [(plan, index) for index in sorted(done & indexes)])
+    found_at: list[tuple[int, Lane]] = []
+    for item in items:
+        plan_text, index_text = item.sort[2:].split(".")
+        lane = (int(plan_text), int(index_text))
+        if lane[1] in fold.flight[lane[0]]:
+            if lane not in fold.results:
+                fold.apply_lane(item)
+            found_at.append((json.loads(item.body)["at"], lane))
+    return [lane for _, lane in sorted(found_at)]
+
+
+def _more(engine: Engine, fold: Fold, lanes: Iterable[Lane]) -> bool:
+    """Mark what was collected of large plans; whether more has completed meanwhile that leads somewhere."""
+    counts = {move.seq: move.count for move in fold.moves}
+    chunks: dict[tuple[int, int], list[str]] = {}
+    few = False
+    for plan, index in lanes:
+        if counts[plan] > FEW:
+            chunks.setdefault((plan, index // CHUNK), []).append(str(index))
+        else:
+            few = True
+    more = False
+    for (plan, chunk), members in chunks.items():
+        sets = engine.store.mark(partition_of(fold.run), marks_key(plan, chunk), {"seen": members})
+        more = more or bool(_uncollected(sets))
+    return more or (few and bool(fold.flight))
+
+
+def _look_again(engine: Engine, wake: Wake, fold: Fold | None) -> None:
+    """Keep the timer of a large plan going."""
+    after_ms = wake.get("after_ms")
+    if after_ms and fold is not None and fold.ended is None and wake["plan"] in fold.flight:
+        longer_ms = min(after_ms * 2, LONGEST_LOOK_MS)
+        engine.send({**wake, "after_ms": longer_ms}, engine.clock.now_ms() + longer_ms)
+
+
+# ---------------------------------------------------------------------------------------------------- recovering
+def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
+    """Do whatever a run needs to go on, when all that is known is that nothing happened in time."""
+    run = wake["run"]
+    collect(engine, {"do": "collect", "run": run}, deadline_ms, invocation)
+    fold = engine.ledger.load(run)
+    if fold is None or fold.ended is not None:
+        return
+    engine.ledger.keep(fold)
+    if not fold.flight:
+        advance(engine, {"run": run, "seq": fold.next_seq}, deadline_ms, invocation)
+        return
+    for move in fold.moves:
+        if move.seq in fold.flight:
+            _wake_lanes(engine, fold, move)
+
+
+def _wake_lanes(engine: Engine, fold: Fold, move: Move) -> None:
+    """Send the wakes of the steps of a plan that have no result. Steps that did complete but were not marked are
+    woken as well: they find their result, and mark it."""
+    found = engine.store.read(partition_of(fold.run), lane_key((move.seq, 0)), lane_key((move.seq, move.count)))
+    attempts: dict[int, tuple[int, int | None]] = {}
+    for item in found:
+        lane, _, number = item.sort.partition("#")[2].partition("#")
+        if number:
+            attempts[int(lane.split(".")[1])] = (int(number) + 1, json.loads(item.body).get("until"))
+    for index in sorted(fold.flight[move.seq]):
+        attempt, until_ms = attempts.get(index, (1, move.sleeps.get(index)))
+        engine.send(_step_wake(fold.run, (move.seq, index), attempt), until_ms)
+

@@ -1,0 +1,187 @@
+"""The ledger: reads the logs of runs, appends to them, and keeps the folds that a warm sandbox can go on with.
+
+An append names the sequence number that it takes, and is refused when that number is taken. So of several invocations
+that stand at the same record one goes on, and the others are `Superseded`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from ..core import status
+from ..core.codec import decode, encode
+from ..core.errors import BlobMissing, ItemTooLarge
+from ..core.log import HEAD, LAYOUT, LOG_END, Done, Fold, lane_key, log_key, partition_of
+from ..ports import Item, Put, Swap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ..core.log import Lane
+    from ..core.values import Event
+    from ..ports import Blobs, Clock, Store
+
+INLINE_BYTES = 64 * 1024  # a value up to this size stands in its record; beyond, storing it as a blob is cheaper
+MAX_INLINE_BYTES = 380_000  # without blobs: what surely fits an item beside the record's own fields
+MAX_BLOB_BYTES = 100 * 1024 * 1024
+MAX_WARM_FOLDS = 64
+MAX_WARM_BYTES = 64 * 1024 * 1024
+MAX_HEAD_TRIES = 8
+
+
+class Superseded(Exception):
+    """Another invocation wrote what this one was about to write; it goes on, this one stops."""
+
+
+class Ledger:
+    """Everything the engine writes about runs goes through here."""
+
+    def __init__(self, store: Store, blobs: Blobs | None, clock: Clock) -> None:
+        self.store = store
+        self.blobs = blobs
+        self.clock = clock
+        self._warm: dict[str, Fold] = {}
+        self._texts: dict[str, str] = {}  # blobs that were read, by reference
+        self._texts_bytes = 0
+
+    # ------------------------------------------------------------------------------------------------- reading
+    def load(self, run: str, upto: int | None = None) -> Fold | None:
+        """The run as its log has it now, or at least up to the record `upto`; None where there is no such run.
+        The caller owns the fold until it hands it back with `keep`."""
+        fold = self._warm.pop(run, None)
+        partition = partition_of(run)
+        if fold is None:
+            fold = Fold(run)
+            items = self.store.read(partition, HEAD, LOG_END if upto is None else log_key(upto))
+            if items and items[0].sort == HEAD:
+                fold.head = items.pop(0)
+            if not items:
+                return None
+        elif upto is not None and fold.next_seq > upto:
+            items = []
+        else:
+            items = self.store.read(partition, log_key(fold.next_seq), LOG_END if upto is None else log_key(upto))
+        for item in items:
+            fold.apply(item)
+        if fold.unread:
+            for item in self.lanes(run, fold.unread):
+                fold.apply_lane(item)
+            fold.unread = []
+        return fold
+
+    def lanes(self, run: str, lanes: Sequence[Lane]) -> list[Item]:
+        """The results of these lanes, those that have one."""
+        partition = partition_of(run)
+        return [item for item in self.store.get([(partition, lane_key(lane)) for lane in lanes]) if item is not None]
+
+    def keep(self, fold: Fold) -> None:
+        """Keep the fold for the next wake of its run that comes to this process."""
+        self._warm.pop(fold.run, None)
+        if fold.ended is None:
+            self._warm[fold.run] = fold
+        held = sum(kept.size_bytes for kept in self._warm.values())
+        while self._warm and (len(self._warm) > MAX_WARM_FOLDS or held > MAX_WARM_BYTES):
+            held -= self._warm.pop(next(iter(self._warm))).size_bytes
+
+    # ------------------------------------------------------------------------------------------------- writing
+    def item(self, run: str, sort: str, body: dict[str, Any], value: str | None = None, due_ms: int | None = None) -> Item:
+        text = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
+        return Item(partition_of(run), sort, self.clock.token(), text, value, due_ms)
+
+    def append(self, fold: Fold, body: dict[str, Any], value: str | None = None) -> None:
+        """Append one record, or raise `Superseded`."""
+        item = self.item(fold.run, log_key(fold.next_seq), body, value)
+        if self.store.write([Put(item)]) is not None:
+            raise Superseded
+        fold.apply(item)
+
+    def end(self, fold: Fold, records: Sequence[tuple[dict[str, Any], str | None]], also: Sequence[Put] = ()) -> None:
+        """Append the last records of a run and end its head, together with other writes, or raise `Superseded`."""
+        items = [
+            self.item(fold.run, log_key(fold.next_seq + place), body, value)
+            for place, (body, value) in enumerate(records)
+        ]
+        last = records[-1][0]
+        for _ in range(MAX_HEAD_TRIES):
+            head = self.head(fold)
+            fields = json.loads(head.body)
+            fields.update(status=status.after(fold.status, last["k"]), ended=last["at"])
+            if "e" in last:
+                fields["error"] = {"type": last["e"]["type"], "message": last["e"]["message"][:300]}
+            ended = self.item(fold.run, HEAD, fields)
+            refused = self.store.write([*map(Put, items), Swap(ended, head.token), *also])
+            if refused is None:
+                fold.head = ended
+                for item in items:
+                    fold.apply(item)
+                return
+            if any(refused.standing[: len(items)]) or any(refused.standing[len(items) + 1 :]):
+                raise Superseded
+            fold.head = refused.standing[len(items)]
+        raise Superseded
+
+    def head(self, fold: Fold) -> Item:
+        """The head of a run, as far as this process knows it."""
+        if fold.head is None:
+            fold.head = self.store.get([(partition_of(fold.run), HEAD)])[0]
+            if fold.head is None:
+                raise status.IllegalRecord(f"run {fold.run} has a log but no head item: it was edited or deleted in part")
+        return fold.head
+
+    def move_head(self, fold: Fold, due_ms: int, **fields: object) -> None:
+        """Move the time by which something must have happened. Whoever moved it meanwhile was right as well."""
+        head = self.head(fold)
+        body = json.loads(head.body)
+        body.update(fields)
+        item = self.item(fold.run, HEAD, body, due_ms=due_ms)
+        refused = self.store.write([Swap(item, head.token)])
+        fold.head = item if refused is None else refused.standing[0]
+
+    # -------------------------------------------------------------------------------------------------- values
+    def spill(self, text: str) -> tuple[str | None, str | None]:
+        """(text, None) for a value that stands in its record, (None, reference) for one that was stored as a blob."""
+        size = len(text) if text.isascii() else len(text.encode("utf-8"))
+        if size <= (INLINE_BYTES if self.blobs is not None else MAX_INLINE_BYTES):
+            return text, None
+        if self.blobs is None:
+            raise ItemTooLarge(f"a value of {size:,} bytes does not fit the table's items: set ONWARD_BUCKET to keep it in S3")
+        if size > MAX_BLOB_BYTES:
+            raise ItemTooLarge(f"a value of {size:,} bytes is more than Onward keeps ({MAX_BLOB_BYTES:,}): keep it in a file or table of your own, and return its name")
+        return None, self.blobs.put(text.encode("utf-8"))
+
+    def text(self, value: str | None, blob: str | None) -> str:
+        """The JSON text that `spill` was given."""
+        if blob is None:
+            return "null" if value is None else value
+        text = self._texts.get(blob)
+        if text is None:
+            if self.blobs is None:
+                raise BlobMissing(f"value {blob} was stored as a blob, but no bucket is configured: set ONWARD_BUCKET")
+            text = self._texts[blob] = self.blobs.get(blob).decode("utf-8")
+            self._texts_bytes += len(text)
+            while self._texts_bytes > MAX_WARM_BYTES:
+                self._texts_bytes -= len(self._texts.pop(next(iter(self._texts))))
+        return text
+
+    def value(self, outcome: Done, output_type: Any = None) -> Any:
+        """The value of a step that succeeded: a new object at every call."""
+        return decode(self.text(outcome.text, outcome.blob), output_type)
+
+    # --------------------------------------------------------------------------------------------------- births
+    def birth(self, run: str, workflow: str, event: Event, due_ms: int, parent: str | None = None) -> list[Put]:
+        """The writes that make a run exist."""
+        named = {"name": event.name, "id": event.id, "at": event.at_ms}
+        text, blob = self.spill(encode(event.data, f"the data of event {event.name!r}"))
+        now_ms = self.clock.now_ms()
+        started: dict[str, Any] = {"k": status.STARTED, "layout": LAYOUT, "workflow": workflow, "event": named, "at": now_ms}
+        if blob:
+            started["blob"] = blob
+        if parent:
+            started["parent"] = parent
+        head = {"workflow": workflow, "status": status.QUEUED, "event": named, "started": now_ms}
+        return [
+            Put(self.item(run, HEAD, head, due_ms=due_ms)),
+            Put(self.item(run, log_key(0), started, text)),
+        ]

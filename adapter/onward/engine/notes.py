@@ -1,0 +1,33 @@
+"""Log lines: one JSON object a line, with the key names of Powertools for AWS Lambda's Logger, so that one query
+finds the engine's lines and the user's. The ids of the run, step and attempt are fields, never part of the text."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Note = Callable[..., None]
+    """`note(level, message, **fields)`"""
+
+
+def to_stdout(service: str) -> Note:
+    """Lines on standard output, where Lambda collects them."""
+
+    def note(level: str, message: str, **fields: object) -> None:
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
+        line = {"level": level, "message": message, "timestamp": f"{stamp},{int(now * 1000) % 1000:03d}+0000", "service": service}
+        line.update((key, value) for key, value in fields.items() if value is not None)
+        sys.stdout.write(json.dumps(line, default=str) + "\n")
+        sys.stdout.flush()
+
+    return note
+
+
+def silent(level: str, message: str, **fields: object) -> None:
+    """No lines at all."""

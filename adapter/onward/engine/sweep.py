@@ -1,0 +1,80 @@
+"""The sweep: once a minute, wake every run to which nothing happened in time.
+
+A run's head carries `due`. Whoever advances the run moves it ahead; where nobody did, a wake was lost, or an
+invocation died and the notice of that was lost too, or a time further away than a wake can reach has come near.
+The sweep moves `due` itself before it wakes the run, so a run is swept once for each horizon, by one of several sweeps.
+
+A wake that was merely lost costs no attempt. But a run that is woken again and again and whose log never grows must end:
+it fails, with an error that says so.
+"""
+
+from __future__ import annotations
+
+import json
+
+from ..core import status
+from ..core.errors import Unavailable
+from ..core.log import LOG_END, log_key, run_of
+from ..core.values import Failure
+from ..ports import Item, Swap
+from .ledger import Superseded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .engine import Engine, Wake
+
+MAX_STALLS = 10  # sweeps in a row of one run whose log did not grow
+MAX_SWEPT = 1_000  # runs in one sweep; the next one goes on with the rest
+STALLED = "Stalled"
+
+
+def sweep(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
+    """Wake the runs whose `due` has passed."""
+    now_ms = engine.clock.now_ms()
+    swept = 0
+    for partition, sort, _ in engine.store.due(now_ms, MAX_SWEPT):
+        if deadline_ms is not None and engine.clock.now_ms() > (now_ms + 2 * deadline_ms) // 3:
+            break
+        head = engine.store.get([(partition, sort)])[0]
+        if head is None or head.due_ms is None or head.due_ms > now_ms:
+            continue  # the index lags behind
+        try:
+            _sweep_run(engine, head)
+            swept += 1
+        except Superseded:
+            continue
+        except Unavailable as error:
+            engine.note("WARNING", "run not swept", run_id=run_of(partition), reason=str(error))
+    if swept:
+        engine.note("INFO", "swept", runs=swept)
+
+
+def _sweep_run(engine: Engine, head: Item) -> None:
+    body = json.loads(head.body)
+    run = run_of(head.partition)
+    last = engine.store.read(head.partition, log_key(0), LOG_END, limit=1, newest_first=True)
+    seq = int(last[0].sort[2:]) if last else 0
+    stalls = body.get("stalls", 0) + 1 if body.get("stall_seq") == seq else 1
+    body.update(stalls=stalls, stall_seq=seq)
+    item = engine.ledger.item(run, head.sort, body, due_ms=engine.clock.now_ms() + engine.horizon_ms)
+    if engine.store.write([Swap(item, head.token)]) is not None:
+        return  # another sweep, or the run itself, was faster
+    if stalls > MAX_STALLS:
+        _give_up(engine, run, stalls)
+        return
+    engine.note("WARNING", "run woken by the sweep", run_id=run, workflow=body["workflow"], stalls=stalls, seq=seq)
+    engine.send({"do": "recover", "run": run})
+
+
+def _give_up(engine: Engine, run: str, stalls: int) -> None:
+    fold = engine.ledger.load(run)
+    if fold is None or status.ENDED & {fold.status}:
+        return
+    engine.fail(
+        fold,
+        Failure(
+            STALLED,
+            f"the run was woken {stalls} times and its log never grew: each invocation was lost or died without a trace. "
+            f"Look for timeouts and memory in the function's own log around run {run}",
+        ),
+    )

@@ -4,7 +4,7 @@ One partition of the table holds a run. Sorted by their keys, its items are:
 
     H                         the head: status, times, `due`; rewritten rarely, holds nothing that the log does not say
     L#<seq>                   the log: the records 0, 1, 2, ... each put where none was
-    M#<plan>.<chunk>          marks: which of the steps in flight since the record <plan> are done (see engine/fanout.py)
+    M#<chunk>                 marks: which steps in flight are done, where there are many (see engine/fanout.py)
     S#<plan>.<index>          the result of a step that was in flight beside others, put once
     S#<plan>.<index>#<n>      what happened to its attempt n, where that was not the result
 
@@ -54,8 +54,12 @@ def attempt_key(lane: Lane, attempt: int) -> str:
     return f"{lane_key(lane)}#{attempt:04d}"
 
 
-def marks_key(plan: int, chunk: int | str) -> str:
-    return f"M#{plan:08d}.{chunk}"
+def marks_key(chunk: int) -> str:
+    return f"M#{chunk:08d}"
+
+
+def plan_marks_key(plan: int) -> str:
+    return f"M#plan.{plan:08d}"
 
 
 def partition_of(run: str) -> str:
@@ -108,12 +112,18 @@ class Trouble:
 
 
 class Move:
-    """One record `planned`: first the lanes whose results were observed, in that order, then what went in flight."""
+    """One record `planned`: first the lanes whose results were observed, in that order, then what went in flight.
 
-    __slots__ = ("count", "digest", "names", "seen", "seq", "sleeps")
+    `first`: how many steps of the run went in flight before these, so that each has a number in the run. `wide`: so
+    many are in flight that their completions are marked.
+    """
 
-    def __init__(self, seq: int, body: dict[str, Any]) -> None:
+    __slots__ = ("count", "digest", "first", "names", "seen", "seq", "sleeps", "wide")
+
+    def __init__(self, seq: int, first: int, body: dict[str, Any]) -> None:
         self.seq = seq
+        self.first = first
+        self.wide: bool = body.get("wide", False)
         self.seen: list[Lane] = [(plan, index) for plan, index in body["seen"]]
         self.count: int = body["count"]
         self.digest: str = body["digest"]
@@ -134,6 +144,7 @@ class Fold:
         "memo",
         "moves",
         "next_seq",
+        "plans",
         "resting",
         "results",
         "run",
@@ -157,6 +168,7 @@ class Fold:
         self.slept: dict[Key, int] = {}  # sleeps in sequence, with the time when they end
         self.resting: Key | None = None  # the sleep at which the log ends
         self.moves: list[Move] = []
+        self.plans: dict[int, Move] = {}  # the moves that put steps in flight, by their seq
         self.flight: dict[int, set[int]] = {}  # plan -> indexes whose results were not observed yet
         self.unread: list[Lane] = []  # observed, but their results were not read yet
         self.results: dict[Lane, tuple[Key, Done | Broken]] = {}  # read
@@ -201,7 +213,7 @@ class Fold:
     @property
     def steps(self) -> int:
         """How many steps the log has planned or finished: what the bound on steps counts."""
-        return len(self.memo) + len(self.slept) + sum(move.count for move in self.moves)
+        return len(self.memo) + len(self.slept) + sum(move.count for move in self.plans.values())
 
     @property
     def in_flight(self) -> int:
@@ -231,7 +243,8 @@ class Fold:
         self.slept[self.resting] = body["until"]
 
     def _planned(self, body: dict[str, Any], value: str | None) -> None:
-        move = Move(self.next_seq - 1, body)
+        before = self.moves[-1] if self.moves else None
+        move = Move(self.next_seq - 1, before.first + before.count if before else 0, body)
         self.moves.append(move)
         for plan, index in move.seen:
             self.flight[plan].discard(index)
@@ -241,6 +254,7 @@ class Fold:
                 self.unread.append((plan, index))
         if move.count:
             self.flight[move.seq] = set(range(move.count))
+            self.plans[move.seq] = move
 
     def _died(self, body: dict[str, Any], value: str | None) -> None:
         self.deaths += 1

@@ -122,20 +122,23 @@ class BranchStands(Leave):
 
 
 class Replay:
-    """One replay of a run. `stop_at`: the seq of the plan at which to stand as if the log ended there."""
+    """One replay of a run. `seen`: results to hand out when the log is used up, although no record says so yet.
+    `stop_at`: the seq of the plan at which to stand as if the log ended there."""
 
-    __slots__ = ("_asked", "_branch", "_cursor", "_fold", "_given", "_lanes", "_ordinals", "_seen_given", "conductor", "left", "performing", "stop_at")
+    __slots__ = ("_asked", "_branch", "_cursor", "_fold", "_given", "_lanes", "_ordinals", "_seen_given", "_unwritten", "conductor", "fault", "left", "performing", "stop_at")
 
-    def __init__(self, fold: Fold, conductor: Conductor, stop_at: int | None = None) -> None:
+    def __init__(self, fold: Fold, conductor: Conductor, seen: Sequence[Lane] = (), stop_at: int | None = None) -> None:
         self.conductor = conductor
         self.stop_at = stop_at
         self.left = False  # the workflow was told to leave
+        self.fault: Exception | None = None  # because of this
         self.performing: str | None = None  # the step whose function runs now
         self._fold = fold
         self._ordinals: dict[str, int] = {}
         self._asked: dict[Key, None] = {}  # every step that the workflow called, in order
         self._lanes: dict[Key, Lane] = {}  # of the steps that went in flight
         self._given: set[Lane] = set()  # results that this replay has handed out
+        self._unwritten = list(seen)
         self._cursor = 0  # in fold.moves
         self._seen_given = False  # the first half of that move is replayed
         self._branch: Branch | None = None
@@ -186,7 +189,12 @@ class Replay:
         if isinstance(outcome, Broken):
             failure = outcome.failure
             raise StepError(display(wanted.key), outcome.attempts, failure.type, failure.message, failure.traceback)
-        return self.conductor.value(wanted, outcome) if isinstance(outcome, Done) else None
+        if not isinstance(outcome, Done):
+            return None
+        try:
+            return self.conductor.value(wanted, outcome)
+        except Exception as fault:
+            raise self._leave_for(fault) from None
 
     def settle(self, wanted: Wanted) -> Outcome:
         """Sync: the outcome of one step; leaves the workflow, or the branch, when there is none yet."""
@@ -233,7 +241,22 @@ class Replay:
     # ------------------------------------------------------------------------------ called when the workflow stands
     def block(self, pending: Sequence[Wanted]) -> list[Wanted]:
         """The workflow stands at these steps, in the order in which it called them. Returns those that have an
-        outcome now (at least one), or raises `Leave` or `Drift`."""
+        outcome now (at least one), or raises `Leave`. Whatever else went wrong is kept in `fault`: the workflow's own
+        `except Exception` is for the errors of its steps, and must not see it."""
+        try:
+            return self._go_on(pending)
+        except Leave:
+            self.left = True
+            raise
+        except Exception as fault:
+            raise self._leave_for(fault) from None
+
+    def _leave_for(self, fault: Exception) -> Leave:
+        self.left = True
+        self.fault = self.fault or fault
+        return Leave()
+
+    def _go_on(self, pending: Sequence[Wanted]) -> list[Wanted]:
         while True:
             ready = [wanted for wanted in pending if self.outcome(wanted) is not None]
             if ready:
@@ -242,14 +265,14 @@ class Replay:
             if self._cursor < len(self._fold.moves) and not self._stopped():
                 self._follow(self._fold.moves[self._cursor], fresh)
                 continue
+            if self._unwritten:
+                self._given.update(self._unwritten)
+                self._unwritten = []
+                continue
             if fresh:
                 self._check_nothing_unasked(fresh)
             flight = [wanted for wanted in pending if wanted.key in self._lanes]
-            try:
-                self.conductor.blocked(fresh, flight)
-            except Leave:
-                self.left = True
-                raise
+            self.conductor.blocked(fresh, flight)
 
     def _stopped(self) -> bool:
         return self.stop_at is not None and self._cursor > 0 and self._fold.moves[self._cursor - 1].seq >= self.stop_at
@@ -274,9 +297,9 @@ class Replay:
     def lane(self, wanted: Wanted) -> Lane:
         return self._lanes[wanted.key]
 
-    def observe(self, lanes: Iterable[Lane]) -> None:
-        """Hand out these results from now on, although no record says so yet."""
-        self._given.update(lanes)
+    def observe(self, lane: Lane) -> None:
+        """Hand out this result from now on, although no record says so yet."""
+        self._given.add(lane)
 
     def caught_up(self, move: Move, fresh: list[Wanted]) -> None:
         """The conductor appended that move itself, and this replay stands right behind it."""

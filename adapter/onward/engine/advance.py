@@ -13,7 +13,18 @@ from __future__ import annotations
 
 from ..core import status
 from ..core.codec import decode, encode
-from ..core.errors import Crashed, Drift, ItemTooLarge, Leave, LeaveSwallowed, NotEncodable, OnwardError
+from ..core.errors import (
+    Crashed,
+    Drift,
+    ItemTooLarge,
+    Leave,
+    LeaveSwallowed,
+    Misconfigured,
+    NotEncodable,
+    OnwardError,
+    RequestRefused,
+    Unavailable,
+)
 from ..core.ids import idempotency_key, plan_digest
 from ..core.log import NAMES_IN_PLAN, event_of
 from ..core.replay import Replay
@@ -31,6 +42,7 @@ if TYPE_CHECKING:
     from ..core.replay import Wanted
     from .engine import Engine, Wake
 
+_NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured)
 MAX_RESERVE_MS = 2_000  # kept free at the end of an invocation, to record what happened
 MAX_IDLE_DEATHS = 10  # invocations that died before they reached a step
 
@@ -67,8 +79,7 @@ class Invocation:
         self.began_ms = engine.clock.now_ms()
         self.invocation = invocation
         self.seen = list(seen)
-        self.replay = Replay(fold, self, stop_at)
-        self.replay.observe(seen)
+        self.replay = Replay(fold, self, seen, stop_at)
         self.performed = 0
         self.slowest_ms = 0
         self.sends: list[tuple[Wake, int | None]] = []
@@ -76,26 +87,36 @@ class Invocation:
     # -------------------------------------------------------------------------------------------------- conduct
     def conduct(self) -> None:
         """Replay, do what is next, and send the wakes that follow from it."""
-        try:
-            result = self.call_workflow()
-        except Leave:
-            pass
-        except LeaveSwallowed as swallowed:
-            self.fail(swallowed_leave(self.workflow.name, self.fold, swallowed.__cause__))
-        except Exception as error:
-            if self.replay.left:
-                error = swallowed_leave(self.workflow.name, self.fold, error)
+        result, error = self.replayed()
+        if error is not None:
             self.fail(error)
-        else:
-            if self.replay.left:
-                self.fail(swallowed_leave(self.workflow.name, self.fold, None))
-            else:
-                self.complete(result)
+        elif not self.replay.left:
+            self.complete(result)
         if self.fold.ended is None:
             self.engine.watch(self.fold)
         for wake, at_ms in self.sends:
             self.engine.send(wake, at_ms)
         self.ledger.keep(self.fold)
+
+    def replayed(self) -> tuple[Any, BaseException | None]:
+        """Call the workflow: its result, or the error with which the run fails. Raises what is no fault of the run's,
+        such as a store that does not answer."""
+        result, error = None, None
+        swallowed = False
+        try:
+            result = self.call_workflow()
+            swallowed = self.replay.left
+        except Leave:
+            pass
+        except Exception as raised:
+            error = raised
+            swallowed = self.replay.left or isinstance(raised, LeaveSwallowed)
+        fault = self.replay.fault
+        if fault is not None:
+            if isinstance(fault, OnwardError) and not isinstance(fault, _NOT_THE_RUNS):
+                return None, fault
+            raise fault
+        return result, swallowed_leave(self.workflow.name, self.fold, error) if swallowed else error
 
     def call_workflow(self) -> Any:
         fold, workflow = self.fold, self.workflow
@@ -237,7 +258,7 @@ class Invocation:
 
     # -------------------------------------------------------------------------------------- several in parallel
     def _plan(self, fresh: list[Wanted]) -> None:
-        from .fanout import first_wakes
+        from .fanout import FEW, first_wakes
 
         now_ms = self.engine.clock.now_ms()
         sleeps = {
@@ -254,11 +275,14 @@ class Invocation:
         }
         if sleeps:
             body["sleeps"] = sleeps
+        before = self.fold.in_flight - len(self.seen)
+        if before + len(fresh) > FEW:
+            body["wide"] = True
         self._append(body)
         self.seen = []
         move = self.fold.moves[-1]
         self.replay.caught_up(move, fresh)
-        self.sends.extend(first_wakes(self.fold.run, move, now_ms))
+        self.sends.extend(first_wakes(self.fold.run, move, now_ms, before))
         self.engine.note("INFO", "steps in flight", run_id=self.fold.run, workflow=self.workflow.name, count=len(fresh))
 
     # ----------------------------------------------------------------------------------------------------- ends

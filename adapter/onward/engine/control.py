@@ -42,11 +42,22 @@ def _died_at_end(engine: Engine, wake: Wake, reason: str, invocation: str | None
     begun = any(trouble.begun for trouble in fold.trouble.values())
     own = invocation is not None and fold.last_invocation == invocation
     if fold.next_seq > wake["seq"] and not own and not (begun and fold.next_seq == wake["seq"] + 1):
-        return  # the run went on without it
+        # The run went on, with or without the wake that this invocation was to send: look again when it must have.
+        engine.send({"do": "advance", "run": fold.run, "seq": fold.next_seq}, engine.clock.now_ms() + engine.wakes.reach_ms)
+        return
     if not begun:
         engine.ledger.append(fold, {"k": status.DIED, "at": engine.clock.now_ms(), "why": reason})
     engine.ledger.keep(fold)
     engine.send({"do": "advance", "run": fold.run, "seq": fold.next_seq})
+
+
+def failed(engine: Engine, wake: Wake, reason: str) -> None:
+    """The invocation that had this wake gave up because a service did not answer. No step is to blame."""
+    again = wake.get("again", 0)
+    engine.note("WARNING", "invocation failed", run_id=wake.get("run"), wake=wake["do"], reason=reason, again=again)
+    if again < MAX_REDELIVERIES and "run" in wake:
+        wait_ms = round(1000 * 4**again * engine.clock.random())
+        engine.send({"do": "recover", "run": wake["run"], "again": again + 1}, engine.clock.now_ms() + wait_ms)
 
 
 def cancel(engine: Engine, run: str) -> bool:

@@ -87,9 +87,9 @@ class Engine:
         times = [fold.slept[fold.resting]] if fold.resting else []
         times += [trouble.until_ms for trouble in fold.trouble.values()]
         asleep = 0
-        for move in fold.moves:
-            for index, until_ms in move.sleeps.items():
-                if index in fold.flight.get(move.seq, ()):
+        for plan, indexes in fold.flight.items():
+            for index, until_ms in fold.plans[plan].sleeps.items():
+                if index in indexes:
                     times.append(until_ms)
                     asleep += until_ms > now_ms + reach_ms
         far = [until_ms - reach_ms // 2 for until_ms in times if until_ms > now_ms + reach_ms]

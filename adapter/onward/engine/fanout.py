@@ -7,15 +7,16 @@ a wake of its own.
 
 What the workflow then sees, and when, is decided by the log alone: somebody must *collect*, that is replay the
 workflow with the new results, and append what they lead to together with the order in which they were observed.
-Collecting at every completion would make n steps cost n * n reads, so:
+Collecting at every completion
+would make n steps cost n * n reads, so:
 
-- a plan of few steps (`FEW`) is collected whenever one of them completes;
-- in a larger plan each completion is marked, in an item for each `CHUNK` of steps. The step's own replay tells
-  whether its result alone lets the workflow go on (a branch with another step behind it, the first of several that
-  were raced). If so it collects, unless a sibling of the same chunk is about to: the marks decide which one. If
-  not, it only counts: the last of a chunk marks the chunk, and the last chunk collects;
-- what several results unlock only together, while others are still missing, is found by a timer that collects every few
-  seconds, at growing intervals, as long as the plan has steps in flight.
+- while few steps are in flight (`FEW`), whoever completes one collects;
+- where more are (the plan is `wide`), each completion is marked, in an item for each `CHUNK` of steps. The step's own
+  replay tells whether its result alone lets the workflow go on (a branch with another step behind it, the first of
+  several that were raced). If so it collects, unless a sibling in the same chunk is about to: the marks decide
+  which one. If not, it only counts: the last of its plan looks whether others are in flight, and collects if not;
+- what several results unlock only together, while others are still missing, is found by a timer that collects at
+  growing intervals, as long as anything is in flight.
 
 So a thousand steps that are awaited together cost a thousand results, marks and wakes, and each result is read once.
 """
@@ -26,7 +27,7 @@ import json
 
 from ..core import status
 from ..core.errors import Leave
-from ..core.log import HEAD, attempt_key, lane_key, marks_key, partition_of
+from ..core.log import HEAD, attempt_key, lane_key, marks_key, partition_of, plan_marks_key
 from ..ports import Put
 from .advance import Invocation, advance, crashed
 from .ledger import Superseded
@@ -41,23 +42,22 @@ if TYPE_CHECKING:
     from ..ports import Item
     from .engine import Engine, Wake
 
-FEW = 8  # steps of a plan up to which every completion collects
+FEW = 8  # steps in flight up to which every completion collects
 CHUNK = 64  # steps whose completions are marked in one item
 FAN = 16  # wakes that one invocation sends at most
-FIRST_LOOK_MS = 2_000  # when the timer of a large plan first collects; doubled up to
+FIRST_LOOK_MS = 2_000  # when the timer first collects; doubled up to
 LONGEST_LOOK_MS = 64_000
 MAX_ROUNDS = 50  # of collecting in one invocation
 
 
 # ------------------------------------------------------------------------------------------------ sending wakes
-def first_wakes(run: str, move: Move, now_ms: int) -> list[tuple[Wake, int | None]]:
+def first_wakes(run: str, move: Move, now_ms: int, in_flight_before: int) -> list[tuple[Wake, int | None]]:
     """The wakes that follow a plan: one for each step, or for a large plan one for each part of it."""
     wakes = _fan_out(run, move.seq, 0, move.count)
     if move.count <= FAN:
         wakes = [(wake, move.sleeps.get(wake["index"])) for wake, _ in wakes]
-    if move.count > FEW:
-        look = {"do": "collect", "run": run, "plan": move.seq, "after_ms": FIRST_LOOK_MS}
-        wakes.append((look, now_ms + FIRST_LOOK_MS))
+    if move.wide and in_flight_before <= FEW:
+        wakes.append(({"do": "collect", "run": run, "after_ms": FIRST_LOOK_MS}, now_ms + FIRST_LOOK_MS))
     return wakes
 
 
@@ -129,21 +129,16 @@ class LaneInvocation(Invocation):
         self.lane = lane
         self.number = attempt
         self.last = last  # the record of the attempt before
-        self.move = next(move for move in fold.moves if move.seq == lane[0])
+        self.move = fold.plans[lane[0]]
         self.done = False
         self.visible = False
 
     def conduct(self) -> None:
-        try:
-            self.call_workflow()
+        _, error = self.replayed()
+        if not self.replay.left:
             self.visible = True
-        except Leave:
-            pass
-        except Exception as error:
-            if not self.done:  # it did not come as far as to the step: that is for the end of the log to say
-                self.engine.note("ERROR", "replay failed", run_id=self.fold.run, error=type(error).__name__, reason=str(error)[:500])
-                self.sends = [({"do": "recover", "run": self.fold.run}, None)]
-            self.visible = True
+        if error is not None and not self.done:  # it did not come as far as to the step: the end of the log will say
+            self.sends = [({"do": "recover", "run": self.fold.run}, None)]
         for wake, at_ms in self.sends:
             self.engine.send(wake, at_ms)
         self.ledger.keep(self.fold)
@@ -153,7 +148,7 @@ class LaneInvocation(Invocation):
     def settled(self, item: Item) -> None:
         """The step has a result."""
         self.fold.apply_lane(item)
-        self.replay.observe([self.lane])
+        self.replay.observe(self.lane)
         self.done = True
 
     def blocked(self, fresh: list[Wanted], flight: list[Wanted]) -> None:
@@ -205,31 +200,45 @@ class LaneInvocation(Invocation):
 
 # ------------------------------------------------------------------------------------------------- who collects
 def completed(engine: Engine, run: str, move: Move, index: int, visible: bool) -> None:
-    """A step has its result: collect, or leave it to whoever completes last."""
-    if move.count > FEW and not _is_mine(engine, run, move, index, visible):
+    """A step has its result: collect, or leave it to whoever completes later."""
+    if move.wide and not _marks_tell(engine, run, move, index, visible):
         return
     collect(engine, {"do": "collect", "run": run}, None, None)
 
 
-def _is_mine(engine: Engine, run: str, move: Move, index: int, visible: bool) -> bool:
-    """Mark a completion in a large plan, and tell whether it is this one's turn to collect.
+def _marks_tell(engine: Engine, run: str, move: Move, index: int, visible: bool) -> bool:
+    """Mark a completion of a wide plan, and tell whether it is this one's turn to collect.
 
     Sets of a chunk: `done`; `visible`, those whose result alone leads somewhere; `seen`, those that were collected.
     Of the visible ones that were not seen, the first collects, and looks again when it has.
     """
     partition = partition_of(run)
-    chunk, member = index // CHUNK, str(index)
+    number = move.first + index
+    chunk, member = number // CHUNK, str(number)
     adds = {"done": [member], **({"visible": [member]} if visible else {})}
-    sets = engine.store.mark(partition, marks_key(move.seq, chunk), adds)
+    sets = engine.store.mark(partition, marks_key(chunk), adds)
     if visible and _uncollected(sets) == {member}:
         return True
-    chunks = -(-move.count // CHUNK)
-    if len(sets["done"]) < min(CHUNK, move.count - chunk * CHUNK):
+    end = move.first + move.count
+    own = {str(n) for n in range(max(chunk * CHUNK, move.first), min((chunk + 1) * CHUNK, end))}
+    if not own <= sets["done"]:
         return False
-    if chunks == 1:
-        return True
-    root = engine.store.mark(partition, marks_key(move.seq, "all"), {f"done{chunk // 128}": [str(chunk)]})
-    return sum(map(len, root.values())) == chunks
+    first_chunk, last_chunk = move.first // CHUNK, (end - 1) // CHUNK
+    if last_chunk > first_chunk:
+        place = chunk - first_chunk
+        done = engine.store.mark(partition, plan_marks_key(move.seq), {f"done{place // CHUNK}": [str(place)]})
+        if sum(map(len, done.values())) <= last_chunk - first_chunk:
+            return False
+    return _nothing_else_in_flight(engine, run)
+
+
+def _nothing_else_in_flight(engine: Engine, run: str) -> bool:
+    fold = engine.ledger.load(run)
+    if fold is None:
+        return False
+    few_or_done = fold.in_flight <= FEW or fold.in_flight == len(_done_wide(engine, fold))
+    engine.ledger.keep(fold)
+    return few_or_done
 
 
 def _uncollected(sets: dict[str, frozenset[str]]) -> frozenset[str]:
@@ -260,50 +269,55 @@ def collect(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
 
 def _unobserved(engine: Engine, fold: Fold) -> list[Lane]:
     """The lanes of this run that have a result which the log has not observed, in the order of their completion."""
-    partition = partition_of(fold.run)
-    items: list[Item] = []
-    for plan, indexes in fold.flight.items():
-        count = next(move.count for move in fold.moves if move.seq == plan)
-        if count <= FEW:
-            found = engine.store.read(partition, lane_key((plan, 0)), lane_key((plan, count)))
-            items += [item for item in found if "#" not in item.sort[2:]]
-            continue
-        done: set[int] = set()
-        for chunk in sorted({index // CHUNK for index in indexes}):
-            done.update(map(int, engine.store.marks(partition, marks_key(plan, chunk)).get("done", ())))
-        items += engine.ledger.lanes(fold.run, [(plan, index) for index in sorted(done & indexes)])
-    found_at: list[tuple[int, Lane]] = []
-    for item in items:
-        plan_text, index_text = item.sort[2:].split(".")
-        lane = (int(plan_text), int(index_text))
-        if lane[1] in fold.flight[lane[0]]:
-            if lane not in fold.results:
-                fold.apply_lane(item)
-            found_at.append((json.loads(item.body)["at"], lane))
-    return [lane for _, lane in sorted(found_at)]
+    lanes = _done_wide(engine, fold)
+    lanes += [(plan, index) for plan, indexes in fold.flight.items() if not fold.plans[plan].wide for index in indexes]
+    found: list[tuple[int, Lane]] = []
+    for item in engine.ledger.lanes(fold.run, lanes):
+        plan, index = item.sort[2:].split(".")
+        lane = (int(plan), int(index))
+        if lane not in fold.results:
+            fold.apply_lane(item)
+        found.append((json.loads(item.body)["at"], lane))
+    return [lane for _, lane in sorted(found)]
+
+
+def _done_wide(engine: Engine, fold: Fold) -> list[Lane]:
+    """The lanes of wide plans that are in flight as far as the log knows, and marked as done."""
+    numbered = {
+        fold.plans[plan].first + index: (plan, index)
+        for plan, indexes in fold.flight.items()
+        if fold.plans[plan].wide
+        for index in indexes
+    }
+    lanes: list[Lane] = []
+    for chunk in sorted({number // CHUNK for number in numbered}):
+        done = engine.store.marks(partition_of(fold.run), marks_key(chunk)).get("done", ())
+        lanes += [numbered[number] for number in sorted(map(int, done)) if number in numbered]
+    return lanes
 
 
 def _more(engine: Engine, fold: Fold, lanes: Iterable[Lane]) -> bool:
-    """Mark what was collected of large plans; whether more has completed meanwhile that leads somewhere."""
-    counts = {move.seq: move.count for move in fold.moves}
-    chunks: dict[tuple[int, int], list[str]] = {}
+    """Mark what was collected of wide plans; whether more may have completed meanwhile that leads somewhere."""
+    chunks: dict[int, list[str]] = {}
     few = False
     for plan, index in lanes:
-        if counts[plan] > FEW:
-            chunks.setdefault((plan, index // CHUNK), []).append(str(index))
+        move = fold.plans[plan]
+        if move.wide:
+            number = move.first + index
+            chunks.setdefault(number // CHUNK, []).append(str(number))
         else:
             few = True
     more = False
-    for (plan, chunk), members in chunks.items():
-        sets = engine.store.mark(partition_of(fold.run), marks_key(plan, chunk), {"seen": members})
+    for chunk, members in chunks.items():
+        sets = engine.store.mark(partition_of(fold.run), marks_key(chunk), {"seen": members})
         more = more or bool(_uncollected(sets))
     return more or (few and bool(fold.flight))
 
 
 def _look_again(engine: Engine, wake: Wake, fold: Fold | None) -> None:
-    """Keep the timer of a large plan going."""
+    """Keep the timer going while anything is in flight."""
     after_ms = wake.get("after_ms")
-    if after_ms and fold is not None and fold.ended is None and wake["plan"] in fold.flight:
+    if after_ms and fold is not None and fold.ended is None and fold.flight:
         longer_ms = min(after_ms * 2, LONGEST_LOOK_MS)
         engine.send({**wake, "after_ms": longer_ms}, engine.clock.now_ms() + longer_ms)
 
@@ -320,9 +334,8 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     if not fold.flight:
         advance(engine, {"run": run, "seq": fold.next_seq}, deadline_ms, invocation)
         return
-    for move in fold.moves:
-        if move.seq in fold.flight:
-            _wake_lanes(engine, fold, move)
+    for plan in list(fold.flight):
+        _wake_lanes(engine, fold, fold.plans[plan])
 
 
 def _wake_lanes(engine: Engine, fold: Fold, move: Move) -> None:

@@ -7,6 +7,7 @@ that stand at the same record one goes on, and the others are `Superseded`.
 from __future__ import annotations
 
 import json
+from _thread import allocate_lock
 
 from ..core import status
 from ..core.codec import decode, encode
@@ -42,15 +43,16 @@ class Ledger:
         self.store = store
         self.blobs = blobs
         self.clock = clock
+        self._lock = allocate_lock()  # over what is kept warm: invocations may share a process
         self._warm: dict[str, Fold] = {}
         self._texts: dict[str, str] = {}  # blobs that were read, by reference
-        self._texts_bytes = 0
 
     # ------------------------------------------------------------------------------------------------- reading
     def load(self, run: str, upto: int | None = None) -> Fold | None:
         """The run as its log has it now, or at least up to the record `upto`; None where there is no such run.
         The caller owns the fold until it hands it back with `keep`."""
-        fold = self._warm.pop(run, None)
+        with self._lock:
+            fold = self._warm.pop(run, None)
         partition = partition_of(run)
         if fold is None:
             fold = Fold(run)
@@ -78,12 +80,13 @@ class Ledger:
 
     def keep(self, fold: Fold) -> None:
         """Keep the fold for the next wake of its run that comes to this process."""
-        self._warm.pop(fold.run, None)
-        if fold.ended is None:
-            self._warm[fold.run] = fold
-        held = sum(kept.size_bytes for kept in self._warm.values())
-        while self._warm and (len(self._warm) > MAX_WARM_FOLDS or held > MAX_WARM_BYTES):
-            held -= self._warm.pop(next(iter(self._warm))).size_bytes
+        with self._lock:
+            self._warm.pop(fold.run, None)
+            if fold.ended is None:
+                self._warm[fold.run] = fold
+            held = sum(kept.size_bytes for kept in self._warm.values())
+            while self._warm and (len(self._warm) > MAX_WARM_FOLDS or held > MAX_WARM_BYTES):
+                held -= self._warm.pop(next(iter(self._warm))).size_bytes
 
     # ------------------------------------------------------------------------------------------------- writing
     def item(self, run: str, sort: str, body: dict[str, Any], value: str | None = None, due_ms: int | None = None) -> Item:
@@ -159,10 +162,11 @@ class Ledger:
         if text is None:
             if self.blobs is None:
                 raise BlobMissing(f"value {blob} was stored as a blob, but no bucket is configured: set ONWARD_BUCKET")
-            text = self._texts[blob] = self.blobs.get(blob).decode("utf-8")
-            self._texts_bytes += len(text)
-            while self._texts_bytes > MAX_WARM_BYTES:
-                self._texts_bytes -= len(self._texts.pop(next(iter(self._texts))))
+            text = self.blobs.get(blob).decode("utf-8")
+            with self._lock:
+                self._texts[blob] = text
+                while sum(map(len, self._texts.values())) > MAX_WARM_BYTES:
+                    self._texts.pop(next(iter(self._texts)))
         return text
 
     def value(self, outcome: Done, output_type: Any = None) -> Any:

@@ -1,0 +1,101 @@
+"""What a run looks like from outside: the one view that the command line, the pages and the API show."""
+
+from __future__ import annotations
+
+import json
+
+from ..core import status
+from ..core.errors import UnknownRun
+from ..core.log import HEAD, LOG_END, Fold, lane_key, partition_of
+from ..core.values import display
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..ports import Item
+    from .ledger import Ledger
+
+
+def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
+    """A run and its steps, read from the store: `run_id`, `workflow`, `status`, `event`, `started_ms`, `ended_ms`,
+    `steps` (in the order in which they appeared), `steps_done`, `attempts`, `retries`, `error`, and `output`, the JSON
+    text of the result (None until it completed). Raises `UnknownRun`."""
+    partition = partition_of(run)
+    items = ledger.store.read(partition, HEAD, LOG_END)
+    head = json.loads(items.pop(0).body) if items and items[0].sort == HEAD else {}
+    if not items:
+        raise UnknownRun(f"there is no run {run!r} in this store")
+    fold = Fold(run)
+    steps: dict[str, dict[str, Any]] = {}
+    for item in items:
+        fold.apply(item)
+        _add(steps, json.loads(item.body))
+    if fold.moves:
+        for item in ledger.store.read(partition, lane_key((0, 0)), "S~"):
+            _add(steps, json.loads(item.body))
+    for move in fold.moves:
+        for index, key in enumerate(move.names):
+            if index in fold.flight.get(move.seq, ()) and display(key) not in steps:
+                kind = "sleeping" if index in move.sleeps else "running"
+                steps[display(key)] = {**_EMPTY, "name": display(key), "status": kind}
+    last, text = fold.ended or ({}, None)
+    output = ledger.text(text, last.get("blob")) if last.get("k") == status.RUN_COMPLETED else None
+    return {
+        "run_id": run,
+        "workflow": fold.workflow,
+        "status": fold.status,
+        "event": fold.body["event"],
+        "parent": fold.body.get("parent"),
+        "started_ms": fold.body["at"],
+        "ended_ms": last.get("at"),
+        "due_ms": None if fold.ended else head.get("due"),
+        "deaths": fold.deaths,
+        "steps": list(steps.values()),
+        "steps_done": sum(step["status"] == "completed" for step in steps.values()),
+        "attempts": sum(step["attempts"] for step in steps.values()),
+        "retries": sum(max(step["attempts"] - 1, 0) for step in steps.values()),
+        "error": last.get("e"),
+        "output": output,
+    }
+
+
+_EMPTY: dict[str, Any] = {"attempts": 0, "duration_ms": None, "ended_ms": None, "error": None, "retry_at_ms": None}
+_STATUS = {
+    status.BEGUN: "running",
+    status.RETRYING: "retrying",
+    status.DONE: "completed",
+    status.BROKEN: "failed",
+    status.SLEPT: "sleeping",
+}
+
+
+def _add(steps: dict[str, dict[str, Any]], body: dict[str, Any]) -> None:
+    """Take a record of a step into the view of that step."""
+    if "s" not in body:
+        for step in steps.values():
+            if step["status"] == "sleeping" and body["k"] != status.DIED:
+                step["status"] = "completed"
+        return
+    name = display((body["s"], body["n"]))
+    step = steps.setdefault(name, {**_EMPTY, "name": name, "status": "running"})
+    if step["status"] in ("completed", "failed") and body["k"] not in (status.DONE, status.BROKEN):
+        return  # an older record of the same lane, which sorts behind its result
+    for other in steps.values():
+        if other["status"] == "sleeping" and other is not step:
+            other["status"] = "completed"
+    is_sleep = body["k"] == status.SLEPT
+    step.update(
+        status=_STATUS[body["k"]],
+        attempts=max(step["attempts"], 0 if is_sleep else body["a"]),
+        duration_ms=body.get("ms"),
+        ended_ms=body["at"],
+        error=body.get("e"),
+        retry_at_ms=body.get("until"),
+    )
+
+
+def unfinished(ledger: Ledger, limit: int) -> list[Item]:
+    """The heads of at most `limit` runs that have not ended."""
+    keys = [(partition, sort) for partition, sort, _ in ledger.store.due(1 << 60, limit)]
+    return [item for item in ledger.store.get(keys) if item is not None and item.due_ms is not None]

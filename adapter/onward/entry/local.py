@@ -1,0 +1,143 @@
+"""The front door on a laptop: an app over one SQLite file, and workers that do its wakes in this process.
+
+Everything is as deployed but for the wings: the same engine, the same wakes, one step for each. Several processes may
+work on one file. When one of them is killed, the others, or the next one that opens the file, go on with what it held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from ..core.errors import Unavailable
+from ..engine import notes
+from ..engine.control import died
+from ..engine.engine import HORIZON_MS, Engine
+from ..engine.sweep import sweep
+from ..engine.views import unfinished
+from ..local.blobs import FolderBlobs
+from ..local.clock import SystemClock
+from ..local.store import SqliteStore
+from ..local.wakes import Claim, SqliteWakes, this_process
+
+if TYPE_CHECKING:
+    from ..app import App
+    from ..engine.notes import Note
+    from ..ports import Clock
+
+POLL_S = 0.2  # how often a worker looks for wakes that other processes have sent
+SWEEP_S = 60.0
+RETRY_MS = 1_000  # for a wake that could not be done because the store was locked
+MAX_RUNS = 100_000
+
+
+class Local:
+    """An app over a store file. `store`: its path, or ":memory:"; blobs stand in the folder `<store>.blobs`."""
+
+    def __init__(
+        self,
+        app: App,
+        store: str | os.PathLike[str] = ":memory:",
+        *,
+        fill: bool | None = None,
+        horizon_ms: int = HORIZON_MS,
+        clock: Clock | None = None,
+        note: Note = notes.silent,
+    ) -> None:
+        self.app = app
+        self.clock = clock or SystemClock()
+        self.store = SqliteStore(store)
+        self.wakes = SqliteWakes(self.store, self.clock)
+        blobs = None if self.store.path == ":memory:" else FolderBlobs(f"{self.store.path}.blobs")
+        self.engine = Engine(
+            app, self.store, self.wakes, blobs, self.clock, fill=fill, horizon_ms=horizon_ms, note=note
+        )
+        self._owner = this_process()
+        self._next_sweep_ms = self.clock.now_ms()
+
+    def close(self) -> None:
+        self.store.close()
+
+    # ---------------------------------------------------------------------------------------------------- working
+    def work_once(self) -> bool:
+        """Do one wake whose time has come; False when there is none."""
+        now_ms = self.clock.now_ms()
+        if now_ms >= self._next_sweep_ms:
+            self._next_sweep_ms = now_ms + round(SWEEP_S * 1000)
+            sweep(self.engine, {"do": "sweep"}, None, None)
+        claim = self.wakes.claim(self._owner)
+        if claim is None:
+            return False
+        self._do(claim)
+        return True
+
+    def _do(self, claim: Claim) -> None:
+        try:
+            if claim.died:
+                died(self.engine, claim.wake, "its process was killed")
+            else:
+                self.engine.handle(claim.wake)
+        except Unavailable:
+            self.wakes.put_back(claim, self.clock.now_ms() + RETRY_MS)
+        except BaseException:
+            # Ctrl-C, or a bug: not the step's fault. The wake goes back, so that the run can be resumed at once.
+            with contextlib.suppress(Unavailable):
+                self.wakes.put_back(claim, self.clock.now_ms())
+            raise
+        else:
+            self.wakes.settle(claim)
+
+    @contextlib.contextmanager
+    def workers(self, count: int) -> Iterator[Callable[[float], None]]:
+        """Threads that do wakes until the block is left. Yields a function that waits that many seconds at most, and
+        raises what a worker has raised."""
+        stop = threading.Event()
+        errors: list[BaseException] = []
+        failed = threading.Event()
+
+        def loop() -> None:
+            try:
+                while not stop.is_set():
+                    if not self.work_once():
+                        stop.wait(self._pause_s())
+            except BaseException as error:
+                errors.append(error)
+                failed.set()
+
+        threads = [threading.Thread(target=loop, name=f"onward-worker-{n}", daemon=True) for n in range(count)]
+        for thread in threads:
+            thread.start()
+
+        def wait(seconds: float) -> None:
+            failed.wait(seconds)
+            if errors:
+                raise errors[0]
+
+        try:
+            yield wait
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(timeout=5)
+
+    def _pause_s(self) -> float:
+        _, first_ms = self.wakes.waiting()
+        if first_ms is None:
+            return POLL_S
+        return min(max((first_ms - self.clock.now_ms()) / 1000, 0.001), POLL_S)
+
+    # ---------------------------------------------------------------------------------------------------- resuming
+    def resume(self, run: str | None = None) -> list[str]:
+        """Make sure that unfinished runs (or that one) have a wake, and return their ids. A run whose wake is held by
+        a living process is left to it."""
+        heads = unfinished(self.engine.ledger, MAX_RUNS)
+        runs = [head.partition.removeprefix("run#") for head in heads]
+        wanted = runs if run is None else [run for one in runs if one == run]
+        for one in wanted:
+            if not self.wakes.has(one):
+                self.engine.send({"do": "recover", "run": one})
+        return wanted
+

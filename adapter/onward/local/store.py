@@ -1,0 +1,188 @@
+"""The table in one SQLite file, in WAL mode: several processes and threads may use it at once.
+
+`Store` asks for atomic conditional writes and strongly consistent reads; SQLite gives both within one transaction that
+takes the write lock first (BEGIN IMMEDIATE). Text is compared by its UTF-8 bytes, as DynamoDB compares its keys.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..core.errors import ItemTooLarge, LayoutMismatch, Misconfigured, Unavailable
+from ..core.log import LAYOUT
+from ..ports import MAX_ITEM_BYTES, MAX_WRITES, Item, Put, Refused, Swap
+
+APPLICATION_ID = 0x4F4E5744  # "ONWD": tells a store of ours from any other SQLite file
+BUSY_TIMEOUT_S = 30.0
+MAX_KEYS_IN_QUERY = 400
+
+_SCHEMA = """
+CREATE TABLE items (
+    partition TEXT NOT NULL, sort TEXT NOT NULL, token TEXT NOT NULL, body TEXT NOT NULL, value TEXT, due_ms INTEGER,
+    PRIMARY KEY (partition, sort)
+) WITHOUT ROWID;
+CREATE INDEX due ON items (due_ms) WHERE due_ms IS NOT NULL;
+CREATE TABLE marks (
+    partition TEXT NOT NULL, sort TEXT NOT NULL, name TEXT NOT NULL, member TEXT NOT NULL,
+    PRIMARY KEY (partition, sort, name, member)
+) WITHOUT ROWID;
+CREATE TABLE wakes (id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, wake TEXT NOT NULL, owner TEXT);
+CREATE INDEX wakes_at ON wakes (at_ms);
+"""
+_COLUMNS = "partition, sort, token, body, value, due_ms"
+
+
+class SqliteStore:
+    """`path`: the file, made if it is not there, or ":memory:". One connection, used by one thread at a time."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._lock = threading.RLock()
+        try:
+            if self.path != ":memory:":
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise Misconfigured(f"cannot open the store {self.path!r}: {error}") from error
+        try:
+            self._open()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _open(self) -> None:
+        try:
+            with self.transaction() as db:
+                (version,) = db.execute("PRAGMA user_version").fetchone()
+                (application,) = db.execute("PRAGMA application_id").fetchone()
+                (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                if tables == 0:
+                    for statement in _SCHEMA.split(";")[:-1]:
+                        db.execute(statement)
+                    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                    db.execute(f"PRAGMA user_version = {LAYOUT}")
+                elif application != APPLICATION_ID:
+                    raise Misconfigured(f"{self.path!r} is a SQLite file, but not a store of Onward: name another file")
+                elif version != LAYOUT:
+                    raise LayoutMismatch(
+                        f"the store {self.path!r} has layout {version}, this Onward knows layout {LAYOUT}: "
+                        f"{'upgrade onward' if version > LAYOUT else 'name another file, or finish its runs with the older onward'}"
+                    )
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.DatabaseError as error:
+            raise Misconfigured(f"{self.path!r} cannot be used as a store: {error}") from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The connection, inside one transaction that holds the write lock: committed, or rolled back on any error."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                raise Unavailable(f"the store {self.path!r} is locked by another process: {error}") from error
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _rows(self, query: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
+        try:
+            with self._lock:
+                return self._connection.execute(query, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            raise Unavailable(f"the store {self.path!r} cannot be read: {error}") from error
+
+    # ---------------------------------------------------------------------------------------------- the port
+    def read(
+        self, partition: str, first: str, last: str, *, limit: int | None = None, newest_first: bool = False
+    ) -> list[Item]:
+        order = "DESC" if newest_first else "ASC"
+        rows = self._rows(
+            f"SELECT {_COLUMNS} FROM items WHERE partition = ? AND sort BETWEEN ? AND ? ORDER BY sort {order} LIMIT ?",
+            (partition, first, last, -1 if limit is None else limit),
+        )
+        return [Item(*row) for row in rows]  # type: ignore[arg-type]
+
+    def get(self, keys: Sequence[tuple[str, str]]) -> list[Item | None]:
+        found: dict[tuple[str, str], Item] = {}
+        for start in range(0, len(keys), MAX_KEYS_IN_QUERY):
+            part = keys[start : start + MAX_KEYS_IN_QUERY]
+            places = ", ".join(["(?, ?)"] * len(part))
+            rows = self._rows(
+                f"SELECT {_COLUMNS} FROM items WHERE (partition, sort) IN (VALUES {places})",
+                [name for key in part for name in key],
+            )
+            for row in rows:
+                item = Item(*row)  # type: ignore[arg-type]
+                found[item.partition, item.sort] = item
+        return [found.get(key) for key in keys]
+
+    def write(self, writes: Sequence[Put | Swap]) -> Refused | None:
+        if not 1 <= len(writes) <= MAX_WRITES:
+            raise ValueError(f"1 to {MAX_WRITES} writes at once, not {len(writes)}")
+        for write in writes:
+            _check_size(write.item)
+        with self.transaction() as db:
+            standing = [self._standing(db, write) for write in writes]
+            if any(refused for refused, _ in standing):
+                return Refused([item for _, item in standing])
+            for write in writes:
+                item = write.item
+                db.execute(
+                    f"INSERT OR REPLACE INTO items ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+                    (item.partition, item.sort, item.token, item.body, item.value, item.due_ms),
+                )
+        return None
+
+    def _standing(self, db: sqlite3.Connection, write: Put | Swap) -> tuple[bool, Item | None]:
+        """Whether this write must be refused, and the item that is the reason."""
+        row = db.execute(
+            f"SELECT {_COLUMNS} FROM items WHERE partition = ? AND sort = ?", (write.item.partition, write.item.sort)
+        ).fetchone()
+        item = None if row is None else Item(*row)
+        if isinstance(write, Put):
+            return item is not None, item
+        refused = item is None or item.token != write.expected
+        return refused, item if refused else None
+
+    def mark(self, partition: str, sort: str, adds: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO marks VALUES (?, ?, ?, ?)",
+                [(partition, sort, name, member) for name, members in adds.items() for member in members],
+            )
+            return self.marks(partition, sort)
+
+    def marks(self, partition: str, sort: str) -> dict[str, frozenset[str]]:
+        sets: dict[str, set[str]] = {}
+        for name, member in self._rows("SELECT name, member FROM marks WHERE partition = ? AND sort = ?", (partition, sort)):
+            sets.setdefault(str(name), set()).add(str(member))
+        return {name: frozenset(members) for name, members in sets.items()}
+
+    def due(self, before_ms: int, limit: int) -> list[tuple[str, str, int]]:
+        rows = self._rows(
+            "SELECT partition, sort, due_ms FROM items WHERE due_ms <= ? ORDER BY due_ms LIMIT ?", (before_ms, limit)
+        )
+        return [(str(partition), str(sort), int(str(due_ms))) for partition, sort, due_ms in rows]
+
+
+def _check_size(item: Item) -> None:
+    """DynamoDB's limit, roughly by DynamoDB's measure: the bytes of all names and values."""
+    size = sum(len(text.encode()) for text in (item.partition, item.sort, item.token, item.body, item.value or ""))
+    if size + 16 > MAX_ITEM_BYTES:
+        raise ItemTooLarge(f"an item of {size:,} bytes is over the {MAX_ITEM_BYTES:,} that a table's item may have")

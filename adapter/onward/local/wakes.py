@@ -1,0 +1,111 @@
+"""Wakes in the store's own file, so that they outlive the process that sent them.
+
+A worker claims a wake, does what it asks, and deletes it. The claim names the worker's process, by its id and the time
+at which it started (ids are used again). When that process is gone, the wake is handed out again, with word that
+whoever had it died: locally, this is what Lambda's on-failure record says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..ports import Clock
+from .store import SqliteStore
+
+REACH_MS = 15 * 60 * 1000  # as on AWS, so that what is further away takes the same path there and here
+
+
+class Claim:
+    """A wake that a worker has claimed. `died`: the worker that had it before is dead."""
+
+    __slots__ = ("died", "id", "wake")
+
+    def __init__(self, id: int, wake: dict[str, Any], died: bool) -> None:
+        self.id = id
+        self.wake = wake
+        self.died = died
+
+
+class SqliteWakes:
+    """The wakes in `store`. `reach_ms`: how far in the future one may lie."""
+
+    def __init__(self, store: SqliteStore, clock: Clock, reach_ms: int = REACH_MS) -> None:
+        self.store = store
+        self.clock = clock
+        self.reach_ms = reach_ms
+
+    def send(self, wake: Mapping[str, Any], at_ms: int | None = None) -> None:
+        with self.store.transaction() as db:
+            db.execute("INSERT INTO wakes (at_ms, wake) VALUES (?, ?)", (at_ms or self.clock.now_ms(), json.dumps(wake)))
+
+    def claim(self, owner: str) -> Claim | None:
+        """The earliest wake whose time has come, and which no living process has."""
+        with self.store.transaction() as db:
+            rows = db.execute(
+                "SELECT id, wake, owner FROM wakes WHERE at_ms <= ? ORDER BY at_ms, id", (self.clock.now_ms(),)
+            )
+            alive: dict[str, bool] = {}
+            for id, wake, holder in rows:
+                if holder is not None and alive.setdefault(holder, process_lives(holder)):
+                    continue
+                db.execute("UPDATE wakes SET owner = ? WHERE id = ?", (owner, id))
+                return Claim(id, json.loads(wake), holder is not None)
+        return None
+
+    def settle(self, claim: Claim) -> None:
+        """The wake was done."""
+        with self.store.transaction() as db:
+            db.execute("DELETE FROM wakes WHERE id = ?", (claim.id,))
+
+    def put_back(self, claim: Claim, at_ms: int) -> None:
+        """The wake could not be done for want of a service: hand it out again at that time."""
+        with self.store.transaction() as db:
+            db.execute("UPDATE wakes SET owner = NULL, at_ms = ? WHERE id = ?", (at_ms, claim.id))
+
+    def waiting(self) -> tuple[int, int | None]:
+        """How many wakes there are, claimed ones included, and the time of the earliest that is not claimed."""
+        with self.store.transaction() as db:
+            count, first_ms = db.execute("SELECT count(*), min(CASE WHEN owner IS NULL THEN at_ms END) FROM wakes").fetchone()
+        return count, first_ms
+
+    def has(self, run: str) -> bool:
+        """Whether there is a wake of this run, waiting or held."""
+        with self.store.transaction() as db:
+            rows = db.execute("SELECT wake FROM wakes WHERE instr(wake, ?)", (json.dumps(run),)).fetchall()
+        return any(json.loads(wake).get("run") == run for (wake,) in rows)
+
+    def holders(self, run: str) -> list[int]:
+        """The living processes that hold a wake of this run."""
+        with self.store.transaction() as db:
+            rows = db.execute("SELECT owner, wake FROM wakes WHERE owner IS NOT NULL").fetchall()
+        return sorted({int(owner.split(":")[0]) for owner, wake in rows if json.loads(wake).get("run") == run and process_lives(owner)})
+
+
+def this_process() -> str:
+    """The name of this process as an owner of wakes: its id and when it started."""
+    return f"{os.getpid()}:{_started(os.getpid())}"
+
+
+def process_lives(owner: str) -> bool:
+    pid_text, _, started = owner.partition(":")
+    pid = int(pid_text)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return _started(pid) == started
+
+
+def _started(pid: int) -> str:
+    """When a process started, in the kernel's ticks since boot; "" where the system does not tell, or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]

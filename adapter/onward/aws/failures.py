@@ -131,6 +131,7 @@ FINAL: tuple[tuple[str | None, frozenset[str], type[OnwardError], str], ...] = (
 )
 FINAL_STATUSES = {401: "AccessDenied", 403: "AccessDenied", 301: "PermanentRedirect", 307: "PermanentRedirect"}
 UNFORESEEN = "{subject!r} refused the request as invalid ({told}): a bug in Onward, please report it."
+NO_TABLE_NAME = "{subject!r} cannot be the name of a table ({told}). Use 3 to 255 of a-z A-Z 0-9 _ . -"
 TOO_LARGE = "an item is larger than DynamoDB allows, 409,600 bytes ({told})."
 
 _NAMES = {"dynamodb": "DynamoDB", "lambda": "Lambda", "sqs": "SQS", "s3": "S3", "events": "EventBridge"}
@@ -222,6 +223,8 @@ def _final(error: AwsError, service: str) -> tuple[type[OnwardError], str]:
                 return kind, text
     if error.code == "ValidationException" and "item size" in error.message.lower():
         return ItemTooLarge, TOO_LARGE
+    if error.code == "ValidationException" and "tablename" in error.message.lower():
+        return Misconfigured, NO_TABLE_NAME
     return RequestRefused, UNFORESEEN
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from .core.replay import Outcome, Replay, Wanted
+    from .core.values import Key
 
 MAX_UNWIND_S = 1.0  # for the `finally` blocks of a workflow that leaves
 
@@ -82,27 +83,32 @@ class Standing:
     def __init__(self, loop: Loop, replay: Replay) -> None:
         self._loop = loop
         self._replay = replay
-        self._waiting: dict[asyncio.Future[Outcome], Wanted] = {}
+        self._waiting: dict[Key, Wanted] = {}
+        self._futures: dict[Key, asyncio.Future[Outcome]] = {}
+        self._new: list[Wanted] = []
 
     async def outcome(self, wanted: Wanted) -> Outcome:
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiting[future] = wanted
-        return await future
+        self._waiting[wanted.key] = wanted
+        self._futures[wanted.key] = future
+        self._new.append(wanted)
+        try:
+            return await future
+        finally:
+            self._waiting.pop(wanted.key, None)
+            self._futures.pop(wanted.key, None)
 
     def awaited(self) -> bool:
         """Whether any task stands at a step."""
-        self._waiting = {future: wanted for future, wanted in self._waiting.items() if not future.done()}
         return bool(self._waiting)
 
     def go_on(self) -> None:
         """Answer those steps that have an outcome now, first conducting what is next."""
-        ready = {wanted.key for wanted in self._replay.block(list(self._waiting.values()))}
-        for future, wanted in self._waiting.items():
-            if wanted.key in ready:
-                outcome = self._replay.outcome(wanted)
-                assert outcome is not None
-                future.set_result(outcome)
-        return True
+        new, self._new = self._new, []
+        for wanted in self._replay.block(self._waiting, new):
+            outcome = self._replay.outcome(wanted)
+            assert outcome is not None
+            self._futures[wanted.key].set_result(outcome)
 
 
 _threads = threading.local()

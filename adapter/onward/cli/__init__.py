@@ -1,0 +1,58 @@
+"""The command `onward`. Exit codes: 0 done, 1 the run failed or was cancelled, 2 the request cannot be carried out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ..core.errors import OnwardError
+
+DEFAULT_STORE = ".onward/store.db"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. `python -m onward` and the script `onward` end here."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.command(options)
+        return code
+    except OnwardError as error:
+        if options.debug:
+            raise
+        print(f"onward: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nonward: stopped; `onward resume --store {options.store}` goes on where it stands", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    from .. import __version__
+    from . import runs
+
+    parser = argparse.ArgumentParser(prog="onward", description="Durable workflows for Python on your own AWS account.")
+    parser.add_argument("--version", action="version", version=f"onward {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="send an event, and run what it starts to the end, here")
+    run.add_argument("target", metavar="TARGET", help="the app, as module:variable (handlers.demo:app)")
+    run.add_argument("event", metavar="EVENT", help="the name of the event (pricing/sync.requested)")
+    run.add_argument("--data", metavar="JSON", help="the event's data, as JSON or @FILE; without it the app's own sample")
+    run.add_argument("--id", metavar="ID", help="the event's id: the same id is the same event, whose run goes on")
+    run.set_defaults(command=runs.run)
+
+    resume = commands.add_parser("resume", help="go on with a run that stopped, or with all of them")
+    resume.add_argument("run", metavar="RUN", nargs="?", help="the id of the run (default: every unfinished one)")
+    resume.add_argument("--app", metavar="TARGET", help="the app (default: the one that the store was last used with)")
+    resume.set_defaults(command=runs.resume)
+
+    for command in (run, resume):
+        command.add_argument("--store", metavar="FILE", default=DEFAULT_STORE, help="the store (default: %(default)s)")
+        command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        command.add_argument("--fill", action="store_true", help="perform steps one after the other in one invocation")
+        command.add_argument("--workers", type=int, default=4, metavar="N", help="invocations at a time (default: 4)")
+        command.add_argument("--log", action="store_true", help="print the engine's log lines to standard error")
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser

@@ -28,7 +28,7 @@ from .values import MAX_NAME_CHARS, display
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
     from .log import Fold, Lane, Move
@@ -125,7 +125,7 @@ class Replay:
     """One replay of a run. `seen`: results to hand out when the log is used up, although no record says so yet.
     `stop_at`: the seq of the plan at which to stand as if the log ended there."""
 
-    __slots__ = ("_asked", "_branch", "_cursor", "_fold", "_given", "_lanes", "_ordinals", "_seen_given", "_unwritten", "conductor", "fault", "left", "performing", "stop_at")
+    __slots__ = ("_asked", "_branch", "_cursor", "_fold", "_fresh", "_given", "_lanes", "_ordinals", "_seen_given", "_unwritten", "conductor", "fault", "left", "performing", "stop_at")
 
     def __init__(self, fold: Fold, conductor: Conductor, seen: Sequence[Lane] = (), stop_at: int | None = None) -> None:
         self.conductor = conductor
@@ -139,6 +139,7 @@ class Replay:
         self._lanes: dict[Key, Lane] = {}  # of the steps that went in flight
         self._given: set[Lane] = set()  # results that this replay has handed out
         self._unwritten = list(seen)
+        self._fresh: dict[Key, Wanted] = {}  # called, but neither answered nor in flight
         self._cursor = 0  # in fold.moves
         self._seen_given = False  # the first half of that move is replayed
         self._branch: Branch | None = None
@@ -202,7 +203,7 @@ class Replay:
         while outcome is None:
             if self._branch is not None:
                 raise BranchStands([wanted])
-            self.block([wanted])
+            self.block({wanted.key: wanted}, [wanted])
             outcome = self.outcome(wanted)
         return outcome
 
@@ -214,6 +215,7 @@ class Replay:
         results: dict[int, Any] = {}
         errors: dict[int, Exception] = {}
         waiting = list(range(len(branches)))
+        pending: dict[Key, tuple[int, Wanted]] = {}
         while True:
             for place in waiting:
                 state = self._branch = states[place]
@@ -227,24 +229,28 @@ class Replay:
                     errors[place] = error
                 finally:
                     self._branch = outer
-            stands = [wanted for state in states for wanted in state.stands]
-            if not stands:
+                pending.update((wanted.key, (place, wanted)) for wanted in state.stands)
+            if not pending:
                 break
             if outer is not None:
-                raise BranchStands(stands)
-            ready = {wanted.key for wanted in self.block(stands)}
-            waiting = [p for p, state in enumerate(states) if any(w.key in ready for w in state.stands)]
+                raise BranchStands([wanted for state in states for wanted in state.stands])
+            new = [wanted for place in waiting for wanted in states[place].stands]
+            ready = self.block({key: wanted for key, (_, wanted) in pending.items()}, new)
+            waiting = sorted({pending[wanted.key][0] for wanted in ready})
+            for place in waiting:
+                for wanted in states[place].stands:
+                    del pending[wanted.key]
         if errors:
             raise errors[min(errors)]
         return [results[place] for place in range(len(branches))]
 
     # ------------------------------------------------------------------------------ called when the workflow stands
-    def block(self, pending: Sequence[Wanted]) -> list[Wanted]:
-        """The workflow stands at these steps, in the order in which it called them. Returns those that have an
-        outcome now (at least one), or raises `Leave`. Whatever else went wrong is kept in `fault`: the workflow's own
-        `except Exception` is for the errors of its steps, and must not see it."""
+    def block(self, pending: Mapping[Key, Wanted], new: Iterable[Wanted]) -> list[Wanted]:
+        """The workflow stands at these steps; `new` are those that it called since it stood last, in their order.
+        Returns the steps that have an outcome now (at least one), or raises `Leave`. Whatever else went wrong is kept
+        in `fault`: the workflow's own `except Exception` is for the errors of its steps, and must not see it."""
         try:
-            return self._go_on(pending)
+            return self._go_on(pending, new)
         except Leave:
             self.left = True
             raise
@@ -256,37 +262,53 @@ class Replay:
         self.fault = self.fault or fault
         return Leave()
 
-    def _go_on(self, pending: Sequence[Wanted]) -> list[Wanted]:
-        while True:
-            ready = [wanted for wanted in pending if self.outcome(wanted) is not None]
-            if ready:
-                return ready
-            fresh = [wanted for wanted in pending if wanted.key not in self._lanes]
+    def _go_on(self, pending: Mapping[Key, Wanted], new: Iterable[Wanted]) -> list[Wanted]:
+        ready = []
+        for wanted in new:
+            if self.outcome(wanted) is not None:
+                ready.append(wanted)
+            elif wanted.key not in self._lanes:
+                self._fresh[wanted.key] = wanted
+        while not ready:
             if self._cursor < len(self._fold.moves) and not self._stopped():
-                self._follow(self._fold.moves[self._cursor], fresh)
-                continue
-            if self._unwritten:
-                self._given.update(self._unwritten)
+                ready = self._follow(self._fold.moves[self._cursor], pending)
+            elif self._unwritten:
+                ready = self._give(self._unwritten, pending)
                 self._unwritten = []
-                continue
-            if fresh:
-                self._check_nothing_unasked(fresh)
-            flight = [wanted for wanted in pending if wanted.key in self._lanes]
-            self.conductor.blocked(fresh, flight)
+            else:
+                fresh = self._take_fresh(pending)
+                if fresh:
+                    self._check_nothing_unasked(fresh)
+                self.conductor.blocked(fresh, [wanted for key, wanted in pending.items() if key in self._lanes])
+                ready = [wanted for wanted in pending.values() if self.outcome(wanted) is not None]
+                self._fresh.update((w.key, w) for w in fresh if w.key not in self._lanes and w not in ready)
+        return ready
 
     def _stopped(self) -> bool:
         return self.stop_at is not None and self._cursor > 0 and self._fold.moves[self._cursor - 1].seq >= self.stop_at
 
-    def _follow(self, move: Move, fresh: list[Wanted]) -> None:
+    def _follow(self, move: Move, pending: Mapping[Key, Wanted]) -> list[Wanted]:
+        """Replay the next half of a move; the steps that it answers."""
         if not self._seen_given:
-            self._given.update(move.seen)
             self._seen_given = True
-            if move.seen:
-                return
+            return self._give(move.seen, pending)
         if move.count:
-            self.went_in_flight(move, fresh)
+            self.went_in_flight(move, self._take_fresh(pending))
         self._cursor += 1
         self._seen_given = False
+        return []
+
+    def _give(self, lanes: Sequence[Lane], pending: Mapping[Key, Wanted]) -> list[Wanted]:
+        """Hand out these results; the steps among the pending that they answer."""
+        self._given.update(lanes)
+        keys = [self._fold.results[lane][0] for lane in lanes]
+        return [pending[key] for key in keys if key in pending]
+
+    def _take_fresh(self, pending: Mapping[Key, Wanted]) -> list[Wanted]:
+        """The steps that were never in flight and are still awaited, in the order in which they were called."""
+        fresh = [wanted for key, wanted in self._fresh.items() if key in pending]
+        self._fresh = {}
+        return fresh
 
     def went_in_flight(self, move: Move, fresh: list[Wanted]) -> None:
         if len(fresh) != move.count or plan_digest(w.key for w in fresh) != move.digest:

@@ -10,6 +10,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TextIO
 
     Note = Callable[..., None]
     """`note(level, message, **fields)`"""
@@ -17,14 +18,24 @@ if TYPE_CHECKING:
 
 def to_stdout(service: str) -> Note:
     """Lines on standard output, where Lambda collects them."""
+    return _to(service, lambda: sys.stdout)
+
+
+def to_stderr(service: str) -> Note:
+    """Lines on standard error, beside what a command prints."""
+    return _to(service, lambda: sys.stderr)
+
+
+def _to(service: str, stream: Callable[[], TextIO]) -> Note:
 
     def note(level: str, message: str, **fields: object) -> None:
         now = time.time()
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
         line = {"level": level, "message": message, "timestamp": f"{stamp},{int(now * 1000) % 1000:03d}+0000", "service": service}
         line.update((key, value) for key, value in fields.items() if value is not None)
-        sys.stdout.write(json.dumps(line, default=str) + "\n")
-        sys.stdout.flush()
+        out = stream()
+        out.write(json.dumps(line, default=str) + "\n")
+        out.flush()
 
     return note
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..core.errors import Unavailable
+from ..core.log import run_of
 from ..engine import notes
 from ..engine.control import died
 from ..engine.engine import HORIZON_MS, Engine
@@ -130,14 +131,12 @@ class Local:
         return min(max((first_ms - self.clock.now_ms()) / 1000, 0.001), POLL_S)
 
     # ---------------------------------------------------------------------------------------------------- resuming
-    def resume(self, run: str | None = None) -> list[str]:
-        """Make sure that unfinished runs (or that one) have a wake, and return their ids. A run whose wake is held by
-        a living process is left to it."""
-        heads = unfinished(self.engine.ledger, MAX_RUNS)
-        runs = [head.partition.removeprefix("run#") for head in heads]
-        wanted = runs if run is None else [run for one in runs if one == run]
-        for one in wanted:
-            if not self.wakes.has(one):
-                self.engine.send({"do": "recover", "run": one})
-        return wanted
+    def unfinished(self) -> list[str]:
+        """The ids of the runs that have not ended."""
+        return [run_of(head.partition) for head in unfinished(self.engine.ledger, MAX_RUNS)]
 
+    def resume_each(self, runs: list[str]) -> None:
+        """Make sure that each of these runs has a wake. One whose wake a living process holds is left to it."""
+        for run in runs:
+            if not self.wakes.has(run):
+                self.engine.send({"do": "recover", "run": run})

@@ -1,0 +1,107 @@
+"""`onward run` and `onward resume`: do runs to their end in this process, and show how they go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+
+from ..app import App
+from ..core.errors import InvalidOption, UnknownRun, UnknownWorkflow
+from ..core.status import COMPLETED, ENDED
+from ..core.values import Event
+from ..engine.ingest import ingest
+from ..engine.notes import silent, to_stderr
+from ..engine.views import run_view
+from ..entry.local import Local
+from ..ports import Item, Put, Swap
+from . import target
+from .show import Progress, as_json, table
+
+MAX_WORKERS = 64
+REFRESH_S = 0.1
+_TARGET_KEY = ("onward", "target")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Send an event and do the runs that it starts."""
+    app, module = target.load(options.target)
+    started = app.triggered_by(options.event)
+    if not started:
+        known = ", ".join(sorted(str(workflow.on) for workflow in app if workflow.on)) or "none"
+        raise UnknownWorkflow(f"no workflow of {options.target} is started by event {options.event!r}; known events: {known}")
+    data = target.event_data(options.data, module, options.event)
+    local = _open(app, options)
+    try:
+        _remember(local, options.target)
+        event = Event(options.event, data, options.id or f"cli-{secrets.token_hex(8)}", local.clock.now_ms())
+        runs = ingest(local.engine, event)
+        local.resume_each(runs)
+        return _finish(local, runs, options)
+    finally:
+        local.close()
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Go on with unfinished runs of a store."""
+    from pathlib import Path
+
+    if not Path(options.store).exists():
+        raise UnknownRun(f"there is no store {options.store!r}: name the file with --store")
+    named = options.app
+    if named is None:
+        peek = _open(App("peek"), options)
+        try:
+            found = peek.store.get([_TARGET_KEY])[0]
+        finally:
+            peek.close()
+        if found is None:
+            raise InvalidOption(f"the store {options.store!r} was never used with an app: name it with --app module:variable")
+        named = json.loads(found.body)["target"]
+    app, _ = target.load(named)
+    local = _open(app, options)
+    try:
+        if options.run is None:
+            runs = local.unfinished()
+            if not runs:
+                print("nothing to resume: every run has ended")
+                return 0
+        else:
+            run_view(local.engine.ledger, options.run)
+            runs = [options.run]
+        local.resume_each(runs)
+        return _finish(local, runs, options)
+    finally:
+        local.close()
+
+
+def _open(app: App, options: argparse.Namespace) -> Local:
+    if not 1 <= options.workers <= MAX_WORKERS:
+        raise InvalidOption(f"--workers takes 1 to {MAX_WORKERS}, not {options.workers}")
+    note = to_stderr(app.name) if options.log else silent
+    return Local(app, options.store, fill=True if options.fill else None, note=note)
+
+
+def _remember(local: Local, name: str) -> None:
+    """Note the app in the store, so that `resume` needs no name."""
+    body = json.dumps({"target": name})
+    item = Item(*_TARGET_KEY, local.clock.token(), body)
+    refused = local.store.write([Put(item)])
+    if refused is not None and refused.standing[0] is not None and refused.standing[0].body != body:
+        local.store.write([Swap(item, refused.standing[0].token)])
+
+
+def _finish(local: Local, runs: list[str], options: argparse.Namespace) -> int:
+    """Work until the runs have ended; show them; the exit code."""
+    with local.workers(options.workers) as wait, Progress(sys.stderr) as progress:
+        views = [run_view(local.engine.ledger, run) for run in runs]
+        while not all(view["status"] in ENDED for view in views):
+            progress.show(views)
+            wait(REFRESH_S)
+            views = [run_view(local.engine.ledger, view["run_id"]) if view["status"] not in ENDED else view for view in views]
+        progress.show(views)
+    for view in views:
+        print(as_json(view) if options.json else table(view))
+    return 0 if all(view["status"] == COMPLETED for view in views) else 1
+

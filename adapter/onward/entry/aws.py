@@ -1,0 +1,129 @@
+"""The front door on Lambda. Importing this module imports all that a deployed step needs, and opens nothing; `handler`
+then opens the connection to DynamoDB, at INIT, where Lambda gives a full core.
+
+Settings, from the environment:
+
+    ONWARD_TABLE       the table (required)
+    ONWARD_QUEUE_URL   the SQS queue that feeds this function: wakes for later, and on-failure records
+    ONWARD_BUCKET      where values over 64 KiB are kept; ONWARD_PREFIX is put before their keys
+    ONWARD_STORE       instead of the table: a SQLite file (for a local Lambda)
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..aws.clock import SystemClock
+from ..aws.dynamodb import DynamoStore
+from ..aws.envelopes import Arrived, Batch, CameToNothing, OwnWake, parse_body, recognise
+from ..aws.wakes import LambdaWakes
+from ..aws.wire import Wire
+from ..core.errors import InvalidOption, Misconfigured, Unavailable
+from ..engine import advance as _early  # noqa: F401  (lazy is not enough: what every step needs comes up at INIT)
+from ..engine.engine import Engine
+from ..engine.notes import to_stdout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ..app import App, Handler
+    from ..ports import Blobs, Store
+
+
+def handler(app: App, *, steps_per_invocation: int | str | None = None) -> Handler:
+    """The Lambda handler of an app. `steps_per_invocation`: 1 or "fill", for all its workflows (default: as each
+    workflow says)."""
+    if steps_per_invocation not in (None, 1, "fill"):
+        raise InvalidOption(f'steps_per_invocation= takes 1 or "fill", not {steps_per_invocation!r}')
+    door = Door(app, os.environ, None if steps_per_invocation is None else steps_per_invocation == "fill")
+    return door.handle
+
+
+class Door:
+    """Takes what Lambda hands over to the engine's verbs."""
+
+    def __init__(self, app: App, environ: Mapping[str, str], fill: bool | None) -> None:
+        self.app = app
+        self.environ = environ
+        self.wire = Wire(environ=environ)
+        self.clock = SystemClock()
+        store, blobs = self._store()
+        self.function = environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
+        self.engine = Engine(
+            app, store, self._wakes(), blobs, self.clock, fill=fill, note=to_stdout(app.name)
+        )
+
+    def _store(self) -> tuple[Store, Blobs | None]:
+        path = self.environ.get("ONWARD_STORE")
+        if path:
+            from ..local.blobs import FolderBlobs
+            from ..local.store import SqliteStore
+
+            return SqliteStore(path), FolderBlobs(f"{path}.blobs")
+        table = self.environ.get("ONWARD_TABLE")
+        if not table:
+            raise Misconfigured("ONWARD_TABLE is not set: name the DynamoDB table (or, for a local Lambda, ONWARD_STORE a file)")
+        if "AWS_LAMBDA_FUNCTION_NAME" in self.environ:
+            try:
+                self.wire.connect("dynamodb")
+            except Unavailable:
+                pass  # the first call tries again, and says what is wrong
+        bucket = self.environ.get("ONWARD_BUCKET")
+        blobs = None
+        if bucket:
+            from ..aws.blobs import S3Blobs
+
+            blobs = S3Blobs(self.wire, bucket, self.environ.get("ONWARD_PREFIX", ""))
+        return DynamoStore(self.wire, table), blobs
+
+    def _wakes(self) -> LambdaWakes:
+        return LambdaWakes(self.wire, self.function, self.environ.get("ONWARD_QUEUE_URL"), self.clock)
+
+    # ------------------------------------------------------------------------------------------------- handling
+    def handle(self, payload: Any, context: Any) -> Any:
+        """The Lambda handler."""
+        arn = getattr(context, "invoked_function_arn", None)
+        if arn and arn != self.function:  # with the alias or version by which this invocation was called
+            self.function = arn
+            self.engine.wakes = self._wakes()
+        remaining = getattr(context, "get_remaining_time_in_millis", None)
+        deadline_ms = self.clock.now_ms() + remaining() if remaining else None
+        return self._take(payload, deadline_ms, getattr(context, "aws_request_id", None))
+
+    def _take(self, payload: Any, deadline_ms: int | None, request: str | None) -> Any:
+        envelope = recognise(payload)
+        if isinstance(envelope, OwnWake):
+            self.engine.handle(envelope.wake, deadline_ms, request)
+            return None
+        if isinstance(envelope, Batch):
+            return self._take_batch(envelope, deadline_ms, request)
+        if isinstance(envelope, Arrived):
+            from ..engine.ingest import ingest
+
+            return {"runs": [run for event in envelope.events for run in ingest(self.engine, event)]}
+        return self._take_failure(envelope, deadline_ms, request)
+
+    def _take_batch(self, batch: Batch, deadline_ms: int | None, request: str | None) -> dict[str, Any]:
+        """Each message for itself: those that failed are named, and the queue delivers them again."""
+        failures = []
+        for message, body in batch.messages:
+            try:
+                self._take(parse_body(body), deadline_ms, request)
+            except Exception as error:
+                self.engine.note("ERROR", "message failed", message_id=message, error=type(error).__name__, reason=str(error)[:500])
+                failures.append({"itemIdentifier": message})
+        return {"batchItemFailures": failures}
+
+    def _take_failure(self, failure: CameToNothing, deadline_ms: int | None, request: str | None) -> Any:
+        inner = recognise(failure.payload)
+        if not isinstance(inner, OwnWake):
+            return self._take(failure.payload, deadline_ms, request)  # an event: taking it in again starts no second run
+        from ..engine import control
+
+        if failure.killed:
+            control.died(self.engine, inner.wake, failure.reason, failure.request)
+        else:
+            control.failed(self.engine, inner.wake, failure.reason)
+        return None

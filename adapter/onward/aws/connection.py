@@ -6,8 +6,8 @@ end, nothing follows it, and the peer did not announce `close`. Everything else 
 never be read as the answer to another request.
 
 A sandbox is frozen between invocations, and its peers hang up meanwhile. So a kept connection may be dead without
-our knowing. There are three ways to learn of it, and they are one case, `Dead`: it is readable before we spoke
-(the peer's goodbye), sending fails, or it ends before the first byte of a reply. Then the request is sent once
+our knowing. There are three ways to learn of it, and they are one case, `Dead`: the peer's goodbye is there before
+we spoke, sending fails, or it ends before the first byte of a reply. Then the request is sent once
 more, over a new connection, and this is no retry: nobody failed. A new connection that fails is `Broken`.
 
     kept connection   fails before the first byte of a reply    ->  reconnect once, the other idle ones are dropped
@@ -23,7 +23,6 @@ again with the system's store, as every AWS SDK would have done at once.
 from __future__ import annotations
 
 import os
-import select
 import socket
 import ssl
 import time
@@ -92,12 +91,17 @@ class Connection:
 
     def exchange(self, request: list[bytes], max_reply_bytes: int) -> Reply:
         """Send the pieces of one request and read its reply."""
-        if self.used and self._is_readable():
+        if self.used and self._is_gone():
             raise Dead
         self._received = 0
         self._deadline = time.monotonic() + EXCHANGE_TIMEOUT_S
         try:
-            self._send(request)
+            try:
+                self._send(request)
+            except ConnectionError:
+                if self.used:
+                    raise
+                # A server may refuse a large body by its head alone, and hang up: its reply is worth reading.
             reply = self._read_reply(max_reply_bytes)
         except OSError as error:
             if self.used and self._received == 0 and not isinstance(error, TimeoutError):
@@ -109,14 +113,17 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
-    def _is_readable(self) -> bool:
-        """An idle connection has nothing to say, except goodbye."""
+    def _is_gone(self) -> bool:
+        """An idle connection has nothing to say, except goodbye. (TLS 1.3 has session tickets to say, which is why
+        we look with `recv`, that takes them in, and do not ask whether the socket is readable.)"""
         try:
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            return bool(poll.poll(0))
+            self._socket.settimeout(0)
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
         except (OSError, ValueError):
             return True
+        return True
 
     def _patience_s(self) -> float:
         left_s = self._deadline - time.monotonic()
@@ -202,10 +209,10 @@ class Connection:
         return b"".join(pieces)
 
     def _read_to_end(self, max_reply_bytes: int) -> bytes:
-        while self._receive():
-            if len(self._buffer) > max_reply_bytes:
-                raise Broken(f"the reply is larger than {max_reply_bytes} bytes")
-        return self._take(len(self._buffer))
+        more = True
+        while more and len(self._buffer) <= max_reply_bytes:
+            more = self._receive()
+        return self._take(_bounded(len(self._buffer), max_reply_bytes))
 
 
 class Pool:
@@ -372,7 +379,10 @@ def _parse_size(text: str, radix: int, bound: int) -> int:
     digits = "0123456789abcdef"[:radix]
     if not text or len(text) > 16 or any(character not in digits for character in text.lower()):
         raise Broken("the reply has an ill-formed length")
-    size = int(text, radix)
+    return _bounded(int(text, radix), bound)
+
+
+def _bounded(size: int, bound: int) -> int:
     if size > bound:
-        raise Broken(f"the reply is larger than {bound} bytes")
+        raise Broken("the reply is larger than we take")
     return size

@@ -69,6 +69,7 @@ class AsyncEvents:
         stats: Stats,
         chaos: Chaos,
         random: Random,
+        chance: Random,
         arn: str,
         tasks: set[asyncio.Task[None]],
         give_up: Callable[[dict[str, Any]], None],
@@ -78,6 +79,7 @@ class AsyncEvents:
         self._stats = stats
         self._chaos = chaos
         self._random = random
+        self._chance = chance
         self._arn = arn
         self._tasks = tasks
         self._give_up = give_up
@@ -93,7 +95,7 @@ class AsyncEvents:
         loop = asyncio.get_running_loop()
         request_id = uuid(self._random)
         self._stats.events += 1
-        fate = self._chaos.fate(self._random)
+        fate = self._chaos.fate(self._chance)
         self._stats.count_fate(fate)
         for delay_s in fate:
             event = Event(request_id, payload, arn, trace_header, loop.time())

@@ -160,6 +160,7 @@ class LocalLambda:
         self._max_receive_count = max_receive_count
         self._port = port
         self._random = Random(seed)
+        self._chance = Random(seed)  # of chaos alone: what befalls the n-th message depends on the seed and n
         self._listener = on_line
         self._lines: deque[str] = deque(maxlen=MAX_LOG_LINES)
         self._thread: threading.Thread | None = None
@@ -291,7 +292,12 @@ class LocalLambda:
         """Put the parts together."""
         function, random = self.function, self._random
         self._fleet = Fleet(
-            function, stats=self.stats, chaos=self.chaos, random=random, on_line=self._log, freed=self._pump
+            function,
+            stats=self.stats,
+            chaos=self.chaos,
+            random=Random(self._random.random()),
+            on_line=self._log,
+            freed=self._pump,
         )
         self._events = AsyncEvents(
             self._fleet,
@@ -299,6 +305,7 @@ class LocalLambda:
             stats=self.stats,
             chaos=self.chaos,
             random=random,
+            chance=self._chance,
             arn=function.arn,
             tasks=self._tasks,
             give_up=self._give_up,
@@ -393,7 +400,7 @@ class LocalLambda:
         message_id = uuid(self._random)
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         self.stats.messages += 1
-        fate = self.chaos.fate(self._random)
+        fate = self.chaos.fate(self._chance)
         self.stats.count_fate(fate)
         for late_s in fate:
             message = Message(message_id, body, attributes, trace_header, now_ms)

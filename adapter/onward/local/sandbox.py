@@ -201,7 +201,7 @@ def frames(traceback: TracebackType | None) -> list[str]:
         traceback = traceback.tb_next
     from traceback import extract_tb, format_list
 
-    return format_list([(frame.filename, frame.lineno, frame.name, frame.line) for frame in extract_tb(traceback)])
+    return format_list([(frame.filename, frame.lineno or 0, frame.name, frame.line) for frame in extract_tb(traceback)])
 
 
 def flush() -> None:

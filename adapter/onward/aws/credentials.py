@@ -118,7 +118,7 @@ class CredentialSource:
 
     def _fetch(self, url: str) -> Credentials:
         address, path = parse_url(url, "AWS_CONTAINER_CREDENTIALS_FULL_URI")
-        if not address.secure and not address.host.startswith("127.") and address.host not in (*CONTAINER_HOSTS, "::1"):
+        if not address.secure and address.host not in CONTAINER_HOSTS and not _is_loopback(address.host):
             raise NoCredentials(
                 f"AWS_CONTAINER_CREDENTIALS_FULL_URI names {address.host!r}: without https it must be this machine "
                 f"or one of AWS's own addresses, lest the token leaks."
@@ -183,6 +183,11 @@ def _open_botocore() -> Any:
     if found is None:
         raise NoCredentials(f"No AWS credentials were found. {_ADVICE}")
     return found
+
+
+def _is_loopback(host: str) -> bool:
+    parts = host.split(".")
+    return host == "::1" or (parts[0] == "127" and len(parts) == 4 and all(part.isdigit() for part in parts))
 
 
 def _parse_container_reply(body: bytes) -> Credentials:

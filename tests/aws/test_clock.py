@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 
-from onward.aws.clock import SystemClock
+from onward.clock import SystemClock
 
 
 def test_a_token_has_sixteen_characters_and_never_repeats() -> None:

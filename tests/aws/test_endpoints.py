@@ -49,6 +49,7 @@ def test_the_region_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None
     assert find_region({"AWS_REGION": "a-1", "AWS_DEFAULT_REGION": "b-1"}) == "a-1"
     assert find_region({"AWS_REGION": "", "AWS_DEFAULT_REGION": "b-1"}) == "b-1"
     monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
     with pytest.raises(NoRegion, match="Set AWS_REGION"):
         Wire()
     with pytest.raises(NoRegion, match="is no AWS region"):

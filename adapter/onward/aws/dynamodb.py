@@ -226,9 +226,11 @@ class DynamoStore:
             "TransactItems": [{"Put": {"TableName": self.table, **put}} for put in puts],
             "ClientRequestToken": os.urandom(18).hex(),
         }
+        throttled = 0
         for attempt in range(CONFLICT_ATTEMPTS):
             try:
                 self._call("TransactWriteItems", request, (CANCELLED,))
+                return None
             except AwsError as error:
                 reasons = error.body.get("CancellationReasons") or []
                 codes = {reason.get("Code") or "None" for reason in reasons} - {"None"}
@@ -236,10 +238,11 @@ class DynamoStore:
                     return _judge(writes, reasons)
                 if not codes or not codes <= PASSING_REASONS:
                     raise self._cancelled(error, reasons) from error
-                self.wire.wait(attempt, throttled=codes != {"TransactionConflict"})
-            else:
-                return None
-        raise unavailable("dynamodb", "TransactWriteItems", "other transactions held its items", CONFLICT_ATTEMPTS)
+            throttled += codes != {"TransactionConflict"}
+            if throttled == self.wire.attempts:  # these waits are forty times longer
+                break
+            self.wire.wait(attempt, throttled=codes != {"TransactionConflict"})
+        raise unavailable("dynamodb", "TransactWriteItems", f"cancelled for {', '.join(sorted(codes))}", attempt + 1)
 
     def _cancelled(self, error: AwsError, reasons: list[dict[str, Any]]) -> Exception:
         """A reason for which no repetition helps: the item is too large, or we asked for nonsense."""

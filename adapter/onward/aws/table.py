@@ -11,9 +11,9 @@ import contextlib
 import json
 import time
 
-from onward.aws.clock import SystemClock
 from onward.aws.dynamodb import DUE_INDEX, DynamoStore
 from onward.aws.failures import AwsError, unavailable
+from onward.clock import SystemClock
 from onward.core.errors import LayoutMismatch
 from onward.ports import Item, Put
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 
-from onward.aws.clock import SystemClock
+from onward.clock import SystemClock
 from onward.core.errors import Misconfigured, RequestRefused
 
 TYPE_CHECKING = False

@@ -9,7 +9,7 @@ of four things is true, and they are tried in this order:
 2. The log has a record `planned` that was not replayed yet. Its first half says which results were observed: the
    workflow gets these, in that order, and runs until it stands again. Its second half says how many steps went in
    flight then. Those must be the steps for which the workflow waits now and that were not in flight before; a digest
-   over their keys tells. So the order in which results came is the same at every replay, whatever the clocks say.
+   over their sorted keys tells. So the order in which results came is the same at every replay, whatever the clocks say.
 3. The workflow waits for steps of which the log knows nothing, while finished steps of the log have not been asked
    for: a step was renamed, removed, or another one put in front of it. That is `Drift`, and nothing is performed.
 4. The log is used up. The conductor is told what is wanted. It performs or plans, appends to the log and returns,
@@ -305,8 +305,9 @@ class Replay:
         return [pending[key] for key in keys if key in pending]
 
     def _take_fresh(self, pending: Mapping[Key, Wanted]) -> list[Wanted]:
-        """The steps that were never in flight and are still awaited, in the order in which they were called."""
-        fresh = [wanted for key, wanted in self._fresh.items() if key in pending]
+        """The steps that were never in flight and are still awaited, by their keys: the order in which asyncio runs
+        tasks is not the same in every process (`asyncio.as_completed` goes through a set)."""
+        fresh = [self._fresh[key] for key in sorted(self._fresh) if key in pending]
         self._fresh = {}
         return fresh
 

@@ -137,8 +137,11 @@ class LaneInvocation(Invocation):
         _, error = self.replayed()
         if not self.replay.left:
             self.visible = True
-        if error is not None and not self.done:  # it did not come as far as to the step: the end of the log will say
-            self.sends = [({"do": "recover", "run": self.fold.run}, None)]
+        if error is not None and not self.done:  # it did not come as far as to the step: the end of the log will say why
+            fold = self.ledger.load(self.fold.run)
+            if fold is not None and fold.ended is None:
+                Invocation(self.engine, fold, self.deadline_ms, self.invocation).conduct()
+            return
         for wake, at_ms in self.sends:
             self.engine.send(wake, at_ms)
         self.ledger.keep(self.fold)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from ..aws.clock import SystemClock
+from ..clock import SystemClock
 from ..aws.dynamodb import DynamoStore
 from ..aws.envelopes import Arrived, Batch, CameToNothing, OwnWake, parse_body, recognise
 from ..aws.wakes import LambdaWakes

@@ -20,7 +20,7 @@ from ..engine.engine import HORIZON_MS, Engine
 from ..engine.sweep import sweep
 from ..engine.views import unfinished
 from ..local.blobs import FolderBlobs
-from ..local.clock import SystemClock
+from ..clock import SystemClock
 from ..local.store import SqliteStore
 from ..local.wakes import Claim, SqliteWakes, this_process
 

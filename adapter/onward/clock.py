@@ -1,4 +1,4 @@
-"""Time and chance on AWS, and on any other machine that has an operating system.
+"""Time and chance from the operating system, the same on Lambda and on a laptop.
 
 Chance comes from the kernel and not from `random`: the copies of one SnapStart snapshot share the state of every
 generator that was seeded before it was taken, and would all draw the same jitter and the same tokens.

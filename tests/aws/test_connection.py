@@ -155,6 +155,17 @@ def test_bytes_after_a_reply_are_never_read_as_the_next_one(wire_to: MakeWire) -
         assert ask(wire) == {"a": 2}
 
 
+def test_a_word_said_to_nobody_is_not_taken_for_the_reply_to_the_next_request(wire_to: MakeWire) -> None:
+    """As a load balancer's «408 Request Timeout» before it hangs up on an idle connection."""
+    with scripted(reply(200, {"a": 1}), reply(200, {"a": 2})) as server:
+        wire = wire_to(server.url, attempts=1)
+        ask(wire)
+        server._open[0].sendall(reply(408, b"<html>Request Timeout</html>", Connection="close"))
+        time.sleep(0.05)
+        assert ask(wire) == {"a": 2}
+        assert server.connections == 2
+
+
 def test_a_reply_that_comes_byte_by_byte_is_one_reply() -> None:
     content = reply(200, b"slowly")
 

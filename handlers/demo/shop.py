@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 MISBEHAVE = 0.1  # the share of requests that meet bad luck, half of them before and half after they are applied
-RATE_PER_S = 30  # requests a second, and as many at once; 0 is no limit
+RATE_PER_S = 20  # requests a second, and as many at once; 0 is no limit
 SEED = 7
 STOCK_AT_FIRST = 100  # what every warehouse shelf holds before anything was moved
 MAX_ROWS = 10_000  # in one request

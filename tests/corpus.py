@@ -225,7 +225,7 @@ def a_branch_that_fails_does_not_stop_the_other(effects):
         seen = []
         try:
             step.parallel(
-                partial(step.run, "bad", always_fails(effects), retries=0),
+                partial(step.run, "bad", always_fails(effects), retries=1),
                 lambda: seen.append(step.run("a", effects.do, "a", "ok")),
             )
         except StepError as error:
@@ -289,7 +289,7 @@ def task_group_with_a_failure(effects):
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(late())
-                group.create_task(step.run("bad", always_fails(effects), retries=0))
+                group.create_task(step.run("bad", always_fails(effects), retries=1))
         except* StepError as errors:
             seen.insert(0, "ValueError" if errors.exceptions[0].type in ("ValueError", "Crashed") else "?")
         return seen
@@ -331,22 +331,22 @@ def a_sleep_as_a_time_limit(effects):
     return sync(work)
 
 
-@case(list(range(12)), effects=" ".join(f"w{n}" for n in range(12)))
+@case(list(range(10)), effects=" ".join(f"w{n}" for n in range(10)))
 def a_wide_gather(effects):
     async def work(event, step):
-        return await asyncio.gather(*(step.run(f"w{n}", effects.do, f"w{n}", n) for n in range(12)))
+        return await asyncio.gather(*(step.run(f"w{n}", effects.do, f"w{n}", n) for n in range(10)))
 
     return sync(work)
 
 
-@case(sum(range(11)) * 2, effects=" ".join(f"a{n} b{n}" for n in range(11)))
+@case(sum(range(9)) * 2, effects=" ".join(f"a{n} b{n}" for n in range(9)))
 def wide_branches_of_two_steps(effects):
     async def work(event, step):
         async def branch(n):
             found = await step.run(f"a{n}", effects.do, f"a{n}", n)
             return await step.run(f"b{n}", effects.do, f"b{n}", found * 2)
 
-        return sum(await asyncio.gather(*(branch(n) for n in range(11))))
+        return sum(await asyncio.gather(*(branch(n) for n in range(9))))
 
     return sync(work)
 
@@ -418,7 +418,7 @@ def on_failure_is_called(effects):
         return step.run("tell", effects.do, "told", event.data["error"]["type"])
 
     def work(event, step):
-        step.run("bad", always_fails(effects), retries=0)
+        step.run("bad", always_fails(effects), retries=1)
 
     return sync(work, on_failure=told)
 

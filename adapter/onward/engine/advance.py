@@ -87,12 +87,13 @@ class Invocation:
     # -------------------------------------------------------------------------------------------------- conduct
     def conduct(self) -> None:
         """Replay, do what is next, and send the wakes that follow from it."""
+        seq = self.fold.next_seq
         result, error = self.replayed()
         if error is not None:
             self.fail(error)
         elif not self.replay.left:
             self.complete(result)
-        if self.fold.ended is None:
+        if self.fold.ended is None and self.fold.next_seq > seq:  # what does not grow is left for the sweep to see
             self.engine.watch(self.fold)
         for wake, at_ms in self.sends:
             self.engine.send(wake, at_ms)

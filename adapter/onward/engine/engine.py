@@ -80,21 +80,26 @@ class Engine:
         return at_ms - self.clock.now_ms() > self.wakes.reach_ms
 
     # ------------------------------------------------------------------------------------------------ due times
-    def due_ms(self, fold: Fold) -> int:
-        """By when something must have happened to this run."""
-        now_ms = self.clock.now_ms()
-        reach_ms = self.wakes.reach_ms
+    def waits_ms(self, fold: Fold) -> list[int]:
+        """The times for which this run waits, as far as its log has them."""
         times = [fold.slept[fold.resting]] if fold.resting else []
         times += [trouble.until_ms for trouble in fold.trouble.values()]
-        asleep = 0
         for plan, indexes in fold.flight.items():
-            for index, until_ms in fold.plans[plan].sleeps.items():
-                if index in indexes:
-                    times.append(until_ms)
-                    asleep += until_ms > now_ms + reach_ms
-        far = [until_ms - reach_ms // 2 for until_ms in times if until_ms > now_ms + reach_ms]
-        idle = bool(far) and asleep == fold.in_flight
-        return min(far) if idle else min([now_ms + self.horizon_ms, *far])
+            sleeps = fold.plans[plan].sleeps
+            times += [until_ms for index, until_ms in sleeps.items() if index in indexes]
+        return times
+
+    def due_for(self, until_ms: int) -> int:
+        """By when something must have happened to a run that waits until then: soon after, or where no wake reaches
+        that far, early enough to send one."""
+        return until_ms - self.wakes.reach_ms // 2 if self.far(until_ms) else until_ms + self.horizon_ms
+
+    def due_ms(self, fold: Fold) -> int:
+        """By when something must have happened to this run."""
+        far = [until_ms for until_ms in self.waits_ms(fold) if self.far(until_ms)]
+        idle = far and (len(far) == fold.in_flight or not fold.flight)
+        times = [self.due_for(until_ms) for until_ms in far]
+        return min(times if idle else [self.clock.now_ms() + self.horizon_ms, *times])
 
     def watch(self, fold: Fold, **fields: object) -> None:
         """Move the run's `due` where it has become wrong by more than half the horizon. Rarely: each move is an

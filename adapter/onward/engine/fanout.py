@@ -99,11 +99,11 @@ def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | 
     if head is None or json.loads(head.body)["status"] in status.ENDED:
         engine.note("INFO", "wake for a step of a run that has ended", run_id=run)
         return
-    engine.watch(fold)
     if standing is not None and result is None:
         engine.note("INFO", "stale wake", run_id=run, plan=lane[0], index=lane[1], attempt=attempt)
         engine.ledger.keep(fold)
         return
+    engine.watch(fold)
     last = json.loads(before.body) if before is not None else None
     conductor = LaneInvocation(engine, fold, lane, attempt, last, deadline_ms, invocation)
     if result is not None:
@@ -333,24 +333,30 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     fold = engine.ledger.load(run)
     if fold is None or fold.ended is not None:
         return
+    if fold.flight:
+        times = [time_ms for plan in fold.flight for time_ms in _wake_lanes(engine, fold, fold.plans[plan])]
+    else:
+        times = engine.waits_ms(fold)
+    now_ms = engine.clock.now_ms()
+    if times and min(times) > now_ms:  # nothing is overdue: it is not stalled, it waits
+        engine.ledger.move_head(fold, engine.due_for(min(times)), stalls=0)
     engine.ledger.keep(fold)
     if not fold.flight:
         advance(engine, {"run": run, "seq": fold.next_seq}, deadline_ms, invocation)
-        return
-    for plan in list(fold.flight):
-        _wake_lanes(engine, fold, fold.plans[plan])
 
 
-def _wake_lanes(engine: Engine, fold: Fold, move: Move) -> None:
-    """Send the wakes of the steps of a plan that have no result. Steps that did complete but were not marked are
-    woken as well: they find their result, and mark it."""
+def _wake_lanes(engine: Engine, fold: Fold, move: Move) -> list[int]:
+    """Send the wakes of the steps of a plan that have no result, and return their times. Steps that did complete but
+    were not marked are woken as well: they find their result, and mark it."""
     found = engine.store.read(partition_of(fold.run), lane_key((move.seq, 0)), lane_key((move.seq, move.count)))
     attempts: dict[int, tuple[int, int | None]] = {}
     for item in found:
-        lane, _, number = item.sort.partition("#")[2].partition("#")
+        lane, _, number = item.sort.removeprefix("S#").partition("#")
         if number:
             attempts[int(lane.split(".")[1])] = (int(number) + 1, json.loads(item.body).get("until"))
+    times = []
     for index in sorted(fold.flight[move.seq]):
         attempt, until_ms = attempts.get(index, (1, move.sleeps.get(index)))
         engine.send(_step_wake(fold.run, (move.seq, index), attempt), until_ms)
-
+        times.append(until_ms or 0)
+    return times

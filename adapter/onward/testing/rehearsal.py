@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
 MAX_WAKES = 1_000_000
+SWEEP_MS = 60_000  # as often as on AWS
+NEVER_MS = 1 << 60
 REACH_MS = 15 * 60 * 1000
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -69,10 +71,12 @@ class QueuedWakes:
         at_ms = self._clock.now_ms() if at_ms is None else max(at_ms, self._clock.now_ms())
         heapq.heappush(self._queue, (at_ms, self.sent, dict(wake)))
 
-    def take(self) -> tuple[int, dict[str, Any]] | None:
+    def next_ms(self) -> int | None:
+        """The time of the next wake."""
+        return self._queue[0][0] if self._queue else None
+
+    def take(self) -> tuple[int, dict[str, Any]]:
         """The next wake and its time."""
-        if not self._queue:
-            return None
         at_ms, _, wake = heapq.heappop(self._queue)
         return at_ms, wake
 
@@ -157,11 +161,14 @@ class Rehearsal:
         return view
 
     def step(self) -> bool:
-        """Deliver the next wake, turning the clock to its time; False when there is none."""
-        taken = self.queue.take()
-        if taken is None:
+        """Deliver the next wake, turning the clock to its time, or sweep if a run is due before that; False when there
+        is no wake."""
+        next_ms = self.queue.next_ms()
+        if next_ms is None:
             return False
-        at_ms, wake = taken
+        if next_ms >= self.clock.now_ms() + SWEEP_MS and self._due_ms() <= next_ms:
+            return self.sweep()
+        at_ms, wake = self.queue.take()
         self.clock.turn(at_ms)
         self.deliver(wake)
         return True
@@ -183,12 +190,15 @@ class Rehearsal:
 
     def sweep(self) -> bool:
         """Turn the clock to where the next run is due, and sweep; False when every run has ended."""
-        times = [head.due_ms for head in self.open_heads() if head.due_ms is not None]
-        if not times:
+        due_ms = self._due_ms()
+        if due_ms == NEVER_MS:
             return False
-        self.clock.turn(min(times))
+        self.clock.turn(due_ms)
         sweep(self.new_engine() if self.fresh else self.engine, {"do": "sweep"}, None, None)
         return True
+
+    def _due_ms(self) -> int:
+        return min((head.due_ms for head in self.open_heads() if head.due_ms is not None), default=NEVER_MS)
 
     def open_heads(self) -> Iterator[Any]:
         """The heads of the runs that have not ended."""

@@ -254,14 +254,14 @@ def async_gather(effects):
     return sync(work)
 
 
-@case([0, 10, 20], effects="a0 a1 a2 b0 b1 b2 end")
+@case([0, 10], effects="a0 a1 b0 b1 end")
 def async_branches_of_two_steps(effects):
     async def work(event, step):
         async def branch(n):
             found = await step.run(f"a{n}", effects.do, f"a{n}", n)
             return await step.run(f"b{n}", effects.do, f"b{n}", found * 10)
 
-        results = await asyncio.gather(*(branch(n) for n in range(3)))
+        results = await asyncio.gather(*(branch(n) for n in range(2)))
         await step.run("end", effects.do, "end")
         return results
 
@@ -331,22 +331,22 @@ def a_sleep_as_a_time_limit(effects):
     return sync(work)
 
 
-@case(list(range(10)), effects=" ".join(f"w{n}" for n in range(10)))
+@case(list(range(5)), effects=" ".join(f"w{n}" for n in range(5)))
 def a_wide_gather(effects):
     async def work(event, step):
-        return await asyncio.gather(*(step.run(f"w{n}", effects.do, f"w{n}", n) for n in range(10)))
+        return await asyncio.gather(*(step.run(f"w{n}", effects.do, f"w{n}", n) for n in range(5)))
 
     return sync(work)
 
 
-@case(sum(range(9)) * 2, effects=" ".join(f"a{n} b{n}" for n in range(9)))
+@case(sum(range(3)) * 2, effects=" ".join(f"a{n} b{n}" for n in range(3)))
 def wide_branches_of_two_steps(effects):
     async def work(event, step):
         async def branch(n):
             found = await step.run(f"a{n}", effects.do, f"a{n}", n)
             return await step.run(f"b{n}", effects.do, f"b{n}", found * 2)
 
-        return sum(await asyncio.gather(*(branch(n) for n in range(9))))
+        return sum(await asyncio.gather(*(branch(n) for n in range(3))))
 
     return sync(work)
 
@@ -355,7 +355,7 @@ def wide_branches_of_two_steps(effects):
 def two_of_many(effects):
     async def work(event, step):
         count = 0
-        for future in asyncio.as_completed([step.run(f"k{n}", effects.do, f"k{n}", n) for n in range(10)]):
+        for future in asyncio.as_completed([step.run(f"k{n}", effects.do, f"k{n}", n) for n in range(5)]):
             await future
             count += 1
             if count == 2:

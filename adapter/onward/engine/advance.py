@@ -276,14 +276,14 @@ class Invocation:
         }
         if sleeps:
             body["sleeps"] = sleeps
-        before = self.fold.in_flight - len(self.seen)
-        if before + len(fresh) > FEW:
+        if self.fold.in_flight - len(self.seen) + len(fresh) > FEW:
             body["wide"] = True
+        timer_runs = any(self.fold.plans[plan].wide for plan in self.fold.flight)
         self._append(body)
         self.seen = []
         move = self.fold.moves[-1]
         self.replay.caught_up(move, fresh)
-        self.sends.extend(first_wakes(self.fold.run, move, now_ms, before))
+        self.sends.extend(first_wakes(self.fold.run, move, now_ms, timer_runs))
         self.engine.note("INFO", "steps in flight", run_id=self.fold.run, workflow=self.workflow.name, count=len(fresh))
 
     # ----------------------------------------------------------------------------------------------------- ends

@@ -16,14 +16,23 @@ MAX_REDELIVERIES = 5  # of a wake whose invocation died where no step can be bla
 MAX_CANCEL_TRIES = 20
 
 
-def died(engine: Engine, wake: Wake, reason: str, invocation: str | None = None) -> None:
+def died(
+    engine: Engine, wake: Wake, reason: str, invocation: str | None = None, look_again_ms: int | None = None
+) -> None:
     """The invocation that had this wake died (killed, out of memory, past its deadline): if the run still stands
-    where that invocation was, its step has used up an attempt."""
+    where that invocation was, its step has used up an attempt.
+
+    Where the log went on, nobody can tell whether the dead invocation had sent the next wake. Then the run is woken
+    after `look_again_ms`, when any invocation that got that wake is over (default: the longest one; 0 where the caller
+    knows that there is no such wake).
+    """
+    if look_again_ms is None:
+        look_again_ms = engine.invocation_ms
     do, run = wake["do"], wake.get("run")
     engine.note("WARNING", "invocation died", run_id=run, wake=do, reason=reason)
     try:
         if do == "advance":
-            _died_at_end(engine, wake, reason, invocation)
+            _died_at_end(engine, wake, reason, invocation, look_again_ms)
         elif do == "step":
             body = {"k": status.DIED, "at": engine.clock.now_ms(), "why": reason}
             item = engine.ledger.item(wake["run"], attempt_key((wake["plan"], wake["index"]), wake["attempt"]), body)
@@ -35,15 +44,16 @@ def died(engine: Engine, wake: Wake, reason: str, invocation: str | None = None)
         engine.note("INFO", "superseded", run_id=run, wake="died")
 
 
-def _died_at_end(engine: Engine, wake: Wake, reason: str, invocation: str | None) -> None:
+def _died_at_end(engine: Engine, wake: Wake, reason: str, invocation: str | None, look_again_ms: int) -> None:
     fold = engine.ledger.load(wake["run"])
     if fold is None or fold.ended is not None:
         return
     begun = any(trouble.begun for trouble in fold.trouble.values())
     own = invocation is not None and fold.last_invocation == invocation
     if fold.next_seq > wake["seq"] and not own and not (begun and fold.next_seq == wake["seq"] + 1):
-        # The run went on, with or without the wake that this invocation was to send: look again when it must have.
-        engine.send({"do": "advance", "run": fold.run, "seq": fold.next_seq}, engine.clock.now_ms() + engine.wakes.reach_ms)
+        engine.ledger.keep(fold)
+        at_ms = engine.clock.now_ms() + min(look_again_ms, engine.wakes.reach_ms)
+        engine.send({"do": "advance", "run": fold.run, "seq": fold.next_seq}, at_ms)
         return
     if not begun:
         engine.ledger.append(fold, {"k": status.DIED, "at": engine.clock.now_ms(), "why": reason})

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     Wake = Mapping[str, Any]
 
+LONGEST_INVOCATION_MS = 15 * 60 * 1000  # Lambda's own limit
 HORIZON_MS = 40 * 60 * 1000  # how far ahead `due` is set: more than two of Lambda's longest invocations
 
 
@@ -57,6 +58,7 @@ class Engine:
         self.fill = fill
         self.horizon_ms = horizon_ms
         self.note = note
+        self.invocation_ms = LONGEST_INVOCATION_MS  # how long an invocation lasts at most; the door knows better
 
     def fills(self, workflow: Workflow) -> bool:
         return workflow.fill if self.fill is None else self.fill

@@ -51,12 +51,13 @@ MAX_ROUNDS = 50  # of collecting in one invocation
 
 
 # ------------------------------------------------------------------------------------------------ sending wakes
-def first_wakes(run: str, move: Move, now_ms: int, in_flight_before: int) -> list[tuple[Wake, int | None]]:
-    """The wakes that follow a plan: one for each step, or for a large plan one for each part of it."""
+def first_wakes(run: str, move: Move, now_ms: int, timer_runs: bool) -> list[tuple[Wake, int | None]]:
+    """The wakes that follow a plan: one for each step, or for a large plan one for each part of it, and the first of
+    the timer that collects, where none runs."""
     wakes = _fan_out(run, move.seq, 0, move.count)
     if move.count <= FAN:
         wakes = [(wake, move.sleeps.get(wake["index"])) for wake, _ in wakes]
-    if move.wide and in_flight_before <= FEW:
+    if move.wide and not timer_runs:
         wakes.append(({"do": "collect", "run": run, "after_ms": FIRST_LOOK_MS}, now_ms + FIRST_LOOK_MS))
     return wakes
 

@@ -89,7 +89,10 @@ class Door:
             self.function = arn
             self.engine.wakes = self._wakes()
         remaining = getattr(context, "get_remaining_time_in_millis", None)
-        deadline_ms = self.clock.now_ms() + remaining() if remaining else None
+        deadline_ms = None
+        if remaining is not None:
+            self.engine.invocation_ms = remaining()
+            deadline_ms = self.clock.now_ms() + self.engine.invocation_ms
         return self._take(payload, deadline_ms, getattr(context, "aws_request_id", None))
 
     def _take(self, payload: Any, deadline_ms: int | None, request: str | None) -> Any:

@@ -78,7 +78,9 @@ class Local:
     def _do(self, claim: Claim) -> None:
         try:
             if claim.died:
-                died(self.engine, claim.wake, "its process was killed")
+                run = claim.wake.get("run", "")
+                alone = not self.wakes.has(run, but=claim.id)
+                died(self.engine, claim.wake, "its process was killed", look_again_ms=0 if alone else None)
             else:
                 self.engine.handle(claim.wake)
         except Unavailable:

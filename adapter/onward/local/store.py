@@ -19,7 +19,6 @@ from ..ports import MAX_ITEM_BYTES, MAX_WRITES, Item, Put, Refused, Swap
 
 APPLICATION_ID = 0x4F4E5744  # "ONWD": tells a store of ours from any other SQLite file
 BUSY_TIMEOUT_S = 30.0
-MAX_KEYS_IN_QUERY = 400
 
 _SCHEMA = """
 CREATE TABLE items (
@@ -119,18 +118,9 @@ class SqliteStore:
         return [Item(*row) for row in rows]  # type: ignore[arg-type]
 
     def get(self, keys: Sequence[tuple[str, str]]) -> list[Item | None]:
-        found: dict[tuple[str, str], Item] = {}
-        for start in range(0, len(keys), MAX_KEYS_IN_QUERY):
-            part = keys[start : start + MAX_KEYS_IN_QUERY]
-            places = ", ".join(["(?, ?)"] * len(part))
-            rows = self._rows(
-                f"SELECT {_COLUMNS} FROM items WHERE (partition, sort) IN (VALUES {places})",
-                [name for key in part for name in key],
-            )
-            for row in rows:
-                item = Item(*row)  # type: ignore[arg-type]
-                found[item.partition, item.sort] = item
-        return [found.get(key) for key in keys]
+        with self._lock:
+            found = [self._rows(f"SELECT {_COLUMNS} FROM items WHERE partition = ? AND sort = ?", key) for key in keys]
+        return [Item(*rows[0]) if rows else None for rows in found]  # type: ignore[arg-type]
 
     def write(self, writes: Sequence[Put | Swap]) -> Refused | None:
         if not 1 <= len(writes) <= MAX_WRITES:

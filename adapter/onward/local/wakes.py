@@ -72,10 +72,12 @@ class SqliteWakes:
             count, first_ms = db.execute("SELECT count(*), min(CASE WHEN owner IS NULL THEN at_ms END) FROM wakes").fetchone()
         return count, first_ms
 
-    def has(self, run: str) -> bool:
-        """Whether there is a wake of this run, waiting or held."""
+    def has(self, run: str, but: int | None = None) -> bool:
+        """Whether there is a wake of this run, waiting or held, but for the one of that id."""
         with self.store.transaction() as db:
-            rows = db.execute("SELECT wake FROM wakes WHERE instr(wake, ?)", (json.dumps(run),)).fetchall()
+            rows = db.execute(
+                "SELECT wake FROM wakes WHERE id IS NOT ? AND instr(wake, ?)", (but, json.dumps(run))
+            ).fetchall()
         return any(json.loads(wake).get("run") == run for (wake,) in rows)
 
     def holders(self, run: str) -> list[int]:

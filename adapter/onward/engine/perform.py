@@ -65,16 +65,15 @@ def _awaited(awaitable: Any, current: CurrentStep, limit_s: float | None) -> Any
 
 
 def _limited(call: Callable[[], Any], limit_s: float) -> Any:
-    import signal
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        return _in_thread(call, limit_s)
+    import _signal as signal  # type: ignore[import-not-found]  # built in; `signal` would make enums of its constants
 
     def ring(signum: int, frame: object) -> None:
         raise _Alarm
 
-    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        before = signal.signal(signal.SIGALRM, ring)
+    except ValueError:  # this is not the main thread
+        return _in_thread(call, limit_s)
     signal.setitimer(signal.ITIMER_REAL, max(limit_s, 0.001))
     try:
         return call()
@@ -118,7 +117,11 @@ def describe(error: BaseException, now_ms: int) -> Failure:
     import traceback
 
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "onward.core.errors") else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "onward.core.errors")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
     try:
         message = str(error)
     except Exception as broken:

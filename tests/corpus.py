@@ -50,7 +50,9 @@ class Price:
 class Case:
     """One workflow. `effects`: every effect it must have at least once. `once`: those it must never have twice."""
 
-    def __init__(self, build: Callable[[Effects], App], data: Any, status: str, results: list[Any], effects: str, once: str):
+    def __init__(
+        self, build: Callable[[Effects], App], data: Any, status: str, results: list[Any], effects: str, once: str
+    ):
         self.name = build.__name__
         self.build = build
         self.data = data
@@ -354,12 +356,9 @@ def wide_branches_of_two_steps(effects):
 @case("two", effects="more")
 def two_of_many(effects):
     async def work(event, step):
-        count = 0
-        for future in asyncio.as_completed([step.run(f"k{n}", effects.do, f"k{n}", n) for n in range(5)]):
-            await future
-            count += 1
-            if count == 2:
-                break
+        futures = asyncio.as_completed([step.run(f"k{n}", effects.do, f"k{n}", n) for n in range(5)])
+        for _ in range(2):
+            await next(futures)
         await step.run("more", effects.do, "more")
         return "two"
 

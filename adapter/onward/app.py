@@ -78,8 +78,8 @@ class App:
         `retries`: how often a failed step is tried again: a number (default 4: five attempts) or a `Retry`.
         `on_failure`: a function `(event, step)`, itself a workflow, that is run when a run of this one has failed;
         its event is named `onward/run.failed` and its data has `run_id`, `workflow`, `error` and `event`.
-        `max_steps`: a run that calls more steps than this fails. `steps_per_invocation`: 1 (default), or "fill" to perform
-        as many as fit in the time that is left to an invocation.
+        `max_steps`: a run that calls more steps than this fails. `steps_per_invocation`: 1 (default), or "fill" to
+        perform as many as fit in the time that is left to an invocation.
         """
         retry = Retry.of(retries)
         check_name("on=", on)
@@ -102,7 +102,9 @@ class App:
 
     def _add(self, workflow: Workflow) -> Workflow:
         if workflow.name in self._workflows:
-            raise InvalidName(f"app {self.name!r} has two workflows called {workflow.name!r}: give one of them name=...")
+            raise InvalidName(
+                f"app {self.name!r} has two workflows called {workflow.name!r}: give one of them name=..."
+            )
         self._workflows[workflow.name] = workflow
         return workflow
 
@@ -110,7 +112,9 @@ class App:
         """The workflow of that name; raises `UnknownWorkflow`, which names those that there are."""
         workflow = self._workflows.get(name)
         if workflow is None:
-            raise UnknownWorkflow(f"app {self.name!r} has no workflow {name!r}; it has {', '.join(sorted(self._workflows)) or 'none'}")
+            raise UnknownWorkflow(
+                f"app {self.name!r} has no workflow {name!r}; it has {', '.join(sorted(self._workflows)) or 'none'}"
+            )
         return workflow
 
     def __iter__(self) -> Iterator[Workflow]:

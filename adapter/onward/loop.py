@@ -51,7 +51,7 @@ class Loop(asyncio.SelectorEventLoop):
         self._threads = 0
         super().__init__(self._idle_selector)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         future = super().run_in_executor(executor, func, *args)
         self._threads += 1
         future.add_done_callback(self._thread_ended)

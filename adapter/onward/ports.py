@@ -60,7 +60,9 @@ class Item:
         return hash((self.partition, self.sort, self.token))
 
     def __repr__(self) -> str:
-        return f"Item({self.partition!r}, {self.sort!r}, {self.token!r}, {self.body!r}, {self.value!r}, {self.due_ms!r})"
+        return (
+            f"Item({self.partition!r}, {self.sort!r}, {self.token!r}, {self.body!r}, {self.value!r}, {self.due_ms!r})"
+        )
 
 
 class Put:

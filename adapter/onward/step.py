@@ -76,7 +76,9 @@ def _run(
     output_type: Any,
 ) -> Effects:
     if not callable(fn):
-        raise InvalidOption(f"step {name!r}: the second argument is the function to perform, not {type(fn).__name__}; {_OPTIONS_HINT}")
+        raise InvalidOption(
+            f"step {name!r}: the second argument is the function to perform, not {type(fn).__name__}; {_OPTIONS_HINT}"
+        )
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
         raise InvalidOption(f"step {name!r}: timeout= takes seconds greater than 0, not {timeout!r}; {_OPTIONS_HINT}")
     if once and retries is not None:
@@ -154,7 +156,7 @@ class Step:
         return result
 
     def sleep(self, name: str, duration: float | timedelta) -> None:
-        """Stand for that long: seconds or a timedelta, up to 366 days. Nothing runs, and nothing is billed, meanwhile."""
+        """Stand for that long: seconds or a timedelta, up to 366 days. Meanwhile nothing runs and nothing is billed."""
         self._settle(_sleep(self._replay, name, duration))
 
     def sleep_until(self, name: str, when: datetime) -> None:
@@ -196,14 +198,11 @@ class AsyncStep:
         except StopIteration as stop:
             return stop.value
 
-    if TYPE_CHECKING:
-
-        @overload
-        async def run(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T: ...
-        @overload
-        async def run(self, name: str, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T: ...
-
-    async def run(
+    @overload
+    async def run(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T: ...
+    @overload
+    async def run(self, name: str, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T: ...  # noqa: F811
+    async def run(  # noqa: F811
         self,
         name: str,
         fn: Callable[..., Any],

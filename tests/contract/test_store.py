@@ -110,7 +110,10 @@ def test_of_many_writers_of_one_place_exactly_one_wins(opened):
     stores = [opened() for _ in range(8)]
     for round_ in range(10):
         winners = race(
-            [lambda s=s, n=n: s.write([Put(item(f"L#{round_}", f"w{n}", f'{{"by":{n}}}'))]) for n, s in enumerate(stores)]
+            [
+                lambda s=s, n=n: s.write([Put(item(f"L#{round_}", f"w{n}", f'{{"by":{n}}}'))])
+                for n, s in enumerate(stores)
+            ]
         )
         outcomes = [refused is None for refused in winners]
         assert sum(outcomes) == 1
@@ -121,7 +124,9 @@ def test_of_many_writers_of_one_place_exactly_one_wins(opened):
 
 def test_of_many_transactions_that_share_a_place_exactly_one_wins(opened):
     if opened.kind == "moto":
-        pytest.skip("moto's server is not atomic under concurrent requests (15 transactions by 8 threads had 21 winners)")
+        pytest.skip(
+            "moto's server is not atomic under concurrent requests (15 transactions by 8 threads had 21 winners)"
+        )
     stores = [opened() for _ in range(6)]
     stores[0].write([Put(item("head", "h0"))])
     for round_ in range(6):

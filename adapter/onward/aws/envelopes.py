@@ -75,7 +75,11 @@ def recognise(payload: Any) -> Envelope:
             envelope = recogniser(payload)
             if envelope is not None:
                 return envelope
-    if isinstance(payload, list) and payload and all(isinstance(entry, dict) and "detail-type" in entry for entry in payload):
+    if (
+        isinstance(payload, list)
+        and payload
+        and all(isinstance(entry, dict) and "detail-type" in entry for entry in payload)
+    ):
         return Arrived([_event(entry) for entry in payload])
     shown = json.dumps(payload, default=str)
     raise UnknownPayload(
@@ -117,7 +121,10 @@ def _came_to_nothing(payload: dict[str, Any]) -> CameToNothing | None:
 
 
 def _tick(payload: dict[str, Any]) -> OwnWake | None:
-    scheduled = payload.get("detail-type") == "Scheduled Event" and payload.get("source") in ("aws.events", "aws.scheduler")
+    scheduled = payload.get("detail-type") == "Scheduled Event" and payload.get("source") in (
+        "aws.events",
+        "aws.scheduler",
+    )
     return OwnWake({"do": "sweep"}) if scheduled else None
 
 

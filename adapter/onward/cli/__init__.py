@@ -39,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="send an event, and run what it starts to the end, here")
     run.add_argument("target", metavar="TARGET", help="the app, as module:variable (handlers.demo:app)")
     run.add_argument("event", metavar="EVENT", help="the name of the event (pricing/sync.requested)")
-    run.add_argument("--data", metavar="JSON", help="the event's data, as JSON or @FILE; without it the app's own sample")
+    run.add_argument(
+        "--data", metavar="JSON", help="the event's data, as JSON or @FILE; without it the app's own sample"
+    )
     run.add_argument("--id", metavar="ID", help="the event's id: the same id is the same event, whose run goes on")
     run.set_defaults(command=runs.run)
 

@@ -30,7 +30,9 @@ def run(options: argparse.Namespace) -> int:
     started = app.triggered_by(options.event)
     if not started:
         known = ", ".join(sorted(str(workflow.on) for workflow in app if workflow.on)) or "none"
-        raise UnknownWorkflow(f"no workflow of {options.target} is started by event {options.event!r}; known events: {known}")
+        raise UnknownWorkflow(
+            f"no workflow of {options.target} is started by event {options.event!r}; known events: {known}"
+        )
     data = target.event_data(options.data, module, options.event)
     local = _open(app, options)
     try:
@@ -57,7 +59,9 @@ def resume(options: argparse.Namespace) -> int:
         finally:
             peek.close()
         if found is None:
-            raise InvalidOption(f"the store {options.store!r} was never used with an app: name it with --app module:variable")
+            raise InvalidOption(
+                f"the store {options.store!r} was never used with an app: name it with --app module:variable"
+            )
         named = json.loads(found.body)["target"]
     app, _ = target.load(named)
     local = _open(app, options)
@@ -99,9 +103,10 @@ def _finish(local: Local, runs: list[str], options: argparse.Namespace) -> int:
         while not all(view["status"] in ENDED for view in views):
             progress.show(views)
             wait(REFRESH_S)
-            views = [run_view(local.engine.ledger, view["run_id"]) if view["status"] not in ENDED else view for view in views]
+            views = [
+                run_view(local.engine.ledger, view["run_id"]) if view["status"] not in ENDED else view for view in views
+            ]
         progress.show(views)
     for view in views:
         print(as_json(view) if options.json else table(view))
     return 0 if all(view["status"] == COMPLETED for view in views) else 1
-

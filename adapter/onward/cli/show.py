@@ -14,7 +14,15 @@ MAX_NAME_CHARS = 40
 MAX_OUTPUT_CHARS = 400
 BAR_CELLS = 24
 _PLAIN_EVERY_S = 5.0  # without a terminal, a line that often
-_GLYPHS = {"completed": "✓", "failed": "✗", "retrying": "↻", "sleeping": "z", "running": "…", "cancelled": "-", "queued": "·"}
+_GLYPHS = {
+    "completed": "✓",
+    "failed": "✗",
+    "retrying": "↻",
+    "sleeping": "z",
+    "running": "…",
+    "cancelled": "-",
+    "queued": "·",
+}
 
 
 class Progress:
@@ -49,13 +57,15 @@ class Progress:
         self._stream.flush()
 
     def line(self, views: list[dict[str, Any]], spent_s: float) -> str:
-        """The line: how many steps are done is known, how many will follow is not, so the bar counts, and turns over."""
+        """The line: how many steps are done is known, how many will follow is not, so the bar counts on."""
         done = sum(view["steps_done"] for view in views)
         retries = sum(view["retries"] for view in views)
         filled = done % BAR_CELLS if done % BAR_CELLS or not done else BAR_CELLS
         now = next((step for view in views for step in reversed(view["steps"]) if step["status"] not in ENDED), None)
         doing = f" · {now['status']} {_short(now['name'])}" if now else ""
-        return f"{'█' * filled}{'░' * (BAR_CELLS - filled)} {done} steps done · {retries} retries · {spent_s:.0f} s{doing}"
+        return (
+            f"{'█' * filled}{'░' * (BAR_CELLS - filled)} {done} steps done · {retries} retries · {spent_s:.0f} s{doing}"
+        )
 
 
 def table(view: dict[str, Any]) -> str:
@@ -69,11 +79,16 @@ def table(view: dict[str, Any]) -> str:
         rows.append((glyph, _short(step["name"]), attempts, retries, _ms(step["duration_ms"])))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "  ".join(cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     ]
     if len(shown) < len(steps):
-        lines.append(f"   ... and {len(steps) - len(shown)} more steps (the first, the last and the retried ones are shown)")
+        lines.append(
+            f"   ... and {len(steps) - len(shown)} more steps (the first, the last and the retried ones are shown)"
+        )
     lines.append("")
     lines.append(
         f"run {view['run_id']} of {view['workflow']} {view['status']}: {view['steps_done']} steps done, "

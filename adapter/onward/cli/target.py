@@ -27,7 +27,9 @@ def load(target: str) -> tuple[App, ModuleType]:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise DefinitionError(f"there is no module {error.name!r} to import: are you in the folder that has it?") from error
+            raise DefinitionError(
+                f"there is no module {error.name!r} to import: are you in the folder that has it?"
+            ) from error
         raise DefinitionError(f"module {name!r} needs {error.name!r}, which is not installed") from error
     except Exception as error:
         raise DefinitionError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error

@@ -60,7 +60,8 @@ def _fold_in(value: Any, path: str, what: str, typed: bool, depth: int) -> Any:
         for name in value:
             if type(name) is not str:
                 raise NotEncodable(
-                    f"{what} has a key of type {_name(type(name))} at {path}: {name!r:.60}. Keys must be strings: use str(key)"
+                    f"{what} has a key of type {_name(type(name))} at {path}: {name!r:.60}. "
+                    f"Keys must be strings: use str(key)"
                 )
         inside = {k: _fold_in(v, f"{path}.{k}", what, typed, depth + 1) for k, v in value.items()}
         return {"$": "dict", "v": [list(pair) for pair in inside.items()]} if "$" in inside else inside
@@ -69,7 +70,7 @@ def _fold_in(value: Any, path: str, what: str, typed: bool, depth: int) -> Any:
     if kind is tuple:
         return {"$": "tuple", "v": [_fold_in(v, f"{path}[{i}]", what, typed, depth + 1) for i, v in enumerate(value)]}
     if kind is float:
-        return {"$": "float", "v": str(value)} if value != value or value in _INFINITE else value
+        return {"$": "float", "v": str(value)} if value != value or value in _INFINITE else value  # noqa: PLR0124
     return _fold_in_rare(value, path, what, typed, depth)
 
 
@@ -160,12 +161,15 @@ def _rebuild(tag: str, name: str, inner: Any) -> Any:
     found: Any = sys.modules.get(module)
     for part in path.split("."):
         found = getattr(found, part, None)
-    if isinstance(found, type):
-        if tag == "enum" and issubclass(found, enum.Enum):
-            return found(inner)
-        if tag == "dataclass" and dataclasses.is_dataclass(found):
-            return found(**inner)
-    raise NotEncodable(f"the log holds a value of class {name}, which is not loaded: keep that class, or where it was moved leave an alias")
+    known = isinstance(found, type)
+    if known and tag == "enum" and issubclass(found, enum.Enum):
+        return found(inner)
+    if known and tag == "dataclass" and dataclasses.is_dataclass(found):
+        return found(**inner)
+    raise NotEncodable(
+        f"the log holds a value of class {name}, which is not loaded: "
+        f"keep that class, or where it was moved from leave an alias"
+    )
 
 
 def revive(tree: Any, output_type: Any) -> Any:

@@ -223,7 +223,8 @@ class Fold:
     def _started(self, body: dict[str, Any], value: str | None) -> None:
         if body["layout"] > LAYOUT:
             raise LayoutMismatch(
-                f"run {self.run} was written in layout {body['layout']} by a newer Onward; this one knows {LAYOUT}. Upgrade onward"
+                f"run {self.run} was written in layout {body['layout']} by a newer Onward; "
+                f"this one knows layout {LAYOUT}: upgrade onward"
             )
         self.body, self.value = body, value
 

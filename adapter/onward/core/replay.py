@@ -9,7 +9,8 @@ of four things is true, and they are tried in this order:
 2. The log has a record `planned` that was not replayed yet. Its first half says which results were observed: the
    workflow gets these, in that order, and runs until it stands again. Its second half says how many steps went in
    flight then. Those must be the steps for which the workflow waits now and that were not in flight before; a digest
-   over their sorted keys tells. So the order in which results came is the same at every replay, whatever the clocks say.
+   over their sorted keys tells. So the order in which results came is the same at every replay, whatever the clocks
+   say.
 3. The workflow waits for steps of which the log knows nothing, while finished steps of the log have not been asked
    for: a step was renamed, removed, or another one put in front of it. That is `Drift`, and nothing is performed.
 4. The log is used up. The conductor is told what is wanted. It performs or plans, appends to the log and returns,
@@ -125,7 +126,23 @@ class Replay:
     """One replay of a run. `seen`: results to hand out when the log is used up, although no record says so yet.
     `stop_at`: the seq of the plan at which to stand as if the log ended there."""
 
-    __slots__ = ("_asked", "_branch", "_cursor", "_fold", "_fresh", "_given", "_lanes", "_ordinals", "_seen_given", "_unwritten", "conductor", "fault", "left", "performing", "stop_at")
+    __slots__ = (
+        "_asked",
+        "_branch",
+        "_cursor",
+        "_fold",
+        "_fresh",
+        "_given",
+        "_lanes",
+        "_ordinals",
+        "_seen_given",
+        "_unwritten",
+        "conductor",
+        "fault",
+        "left",
+        "performing",
+        "stop_at",
+    )
 
     def __init__(self, fold: Fold, conductor: Conductor, seen: Sequence[Lane] = (), stop_at: int | None = None) -> None:
         self.conductor = conductor
@@ -342,11 +359,17 @@ class Replay:
         if self.stop_at is not None:
             return  # stands in the middle of the log on purpose; it was checked when that plan was made
         if unasked := self.unasked():
-            raise self._drift(f"the log has finished step {display(unasked[0])!r}, which the code does not call", fresh, [])
+            raise self._drift(
+                f"the log has finished step {display(unasked[0])!r}, which the code does not call", fresh, []
+            )
 
     def _drift(self, what: str, fresh: list[Wanted], named: list[Key]) -> Drift:
         fold = self._fold
-        logged = [*fold.memo, *fold.slept, *(fold.results[x][0] for move in fold.moves for x in move.seen if x in fold.results)]
+        logged = [
+            *fold.memo,
+            *fold.slept,
+            *(fold.results[x][0] for move in fold.moves for x in move.seen if x in fold.results),
+        ]
         logged.extend(key for key in named if key not in logged)
         called = list(self._asked)
         new = {wanted.key for wanted in fresh}
@@ -365,7 +388,9 @@ def _side_by_side(logged: list[Key], called: list[Key], new: set[Key]) -> str:
     for place in range(min(max(len(logged), len(called)), MAX_LISTED)):
         left = logged[place] if place < len(logged) else None
         right = called[place] if place < len(called) else None
-        odd = (left is not None and left not in in_code) or (right is not None and (right not in in_log or right in new))
+        odd = (left is not None and left not in in_code) or (
+            right is not None and (right not in in_log or right in new)
+        )
         rows.append((display(left)[:60] if left else "", display(right)[:60] if right else "", "!" if odd else " "))
     width = max(len(row[0]) for row in rows)
     return "\n".join(f"  {mark} {left.ljust(width)} | {right}".rstrip() for left, right, mark in rows)
@@ -373,6 +398,6 @@ def _side_by_side(logged: list[Key], called: list[Key], new: set[Key]) -> str:
 
 def stands_for_nothing(workflow: str) -> DefinitionError:
     return DefinitionError(
-        f"workflow {workflow!r} waits for something that no step will bring: await only steps (and what is made of them) "
-        f"in a workflow function, and do everything else inside a step"
+        f"workflow {workflow!r} waits for something that no step will bring: await only steps (and what is made of "
+        f"them) in a workflow function, and do everything else inside a step"
     )

@@ -39,7 +39,9 @@ class Retry:
             raise InvalidOption(f"Retry(max_attempts=...) takes 1 to {MAX_ATTEMPTS}, not {max_attempts!r}")
         for name, number, least in (("base", base, 0.0), ("factor", factor, 1.0), ("cap", cap, 0.0)):
             if not isinstance(number, int | float) or not least <= number <= MAX_WAIT_S:
-                raise InvalidOption(f"Retry({name}=...) takes a number from {least:g} to {MAX_WAIT_S:g}, not {number!r}")
+                raise InvalidOption(
+                    f"Retry({name}=...) takes a number from {least:g} to {MAX_WAIT_S:g}, not {number!r}"
+                )
         self.max_attempts = max_attempts
         self.base = base
         self.factor = factor

@@ -122,7 +122,9 @@ class Invocation:
     def call_workflow(self) -> Any:
         fold, workflow = self.fold, self.workflow
         if fold.deaths >= MAX_IDLE_DEATHS:
-            raise Crashed(f"{fold.deaths} invocations in a row died at this place of the run, where no step is performed")
+            raise Crashed(
+                f"{fold.deaths} invocations in a row died at this place of the run, where no step is performed"
+            )
         data = decode(self.ledger.text(fold.value, fold.body.get("blob")))
         event = event_of(fold, data)
         if not workflow.is_async:
@@ -226,7 +228,9 @@ class Invocation:
         try:
             decode(text, wanted.output_type)
         except Exception as error:
-            raise NotEncodable(f"the result of step {display(wanted.key)!r} does not fit its output_type=: {error}") from error
+            raise NotEncodable(
+                f"the result of step {display(wanted.key)!r} does not fit its output_type=: {error}"
+            ) from error
 
     def _failed(self, wanted: Wanted, attempt: int, failure: Failure, started_ms: int) -> dict[str, Any]:
         clock = self.engine.clock
@@ -317,7 +321,14 @@ class Invocation:
         """The record of what was observed, where the log does not have it yet."""
         if not self.seen:
             return None
-        body = {"k": status.PLANNED, "seen": self.seen, "count": 0, "digest": "", "names": [], "at": self.engine.clock.now_ms()}
+        body = {
+            "k": status.PLANNED,
+            "seen": self.seen,
+            "count": 0,
+            "digest": "",
+            "names": [],
+            "at": self.engine.clock.now_ms(),
+        }
         return body, None
 
     # ----------------------------------------------------------------------------------------------------- time
@@ -345,13 +356,20 @@ class Invocation:
         return left_s if wanted.timeout_s is None else min(wanted.timeout_s, left_s)
 
     def _ids(self, wanted: Wanted, attempt: int) -> dict[str, Any]:
-        return {"run_id": self.fold.run, "workflow": self.workflow.name, "step": display(wanted.key), "attempt": attempt}
+        return {
+            "run_id": self.fold.run,
+            "workflow": self.workflow.name,
+            "step": display(wanted.key),
+            "attempt": attempt,
+        }
 
 
 def crashed(wanted: Wanted) -> Failure:
     """The error of a step whose process died in its last attempt."""
     if wanted.once:
-        message = "it began, but its process died before it ended; it is declared once=True, so it is not performed again"
+        message = (
+            "it began, but its process died before it ended; it is declared once=True, so it is not performed again"
+        )
     else:
         message = "the process died while it was performed (killed, out of memory, or past its deadline)"
     return Failure(Crashed.__name__, message)
@@ -365,4 +383,3 @@ def swallowed_leave(workflow: str, fold: Fold, cause: BaseException | None) -> L
     )
     error.__cause__ = cause
     return error
-

@@ -120,7 +120,9 @@ class Engine:
         body = {"k": status.RUN_FAILED, "e": failure.to_json(), "at": self.clock.now_ms()}
         after = failure_run(self, fold, failure)
         self.ledger.end(fold, [*([before] if before else []), (body, None)], after[1] if after else ())
-        self.note("ERROR", "run failed", run_id=fold.run, workflow=fold.workflow, error=failure.type, reason=failure.message)
+        self.note(
+            "ERROR", "run failed", run_id=fold.run, workflow=fold.workflow, error=failure.type, reason=failure.message
+        )
         if after:
             self.send({"do": "advance", "run": after[0], "seq": 1})
 

@@ -94,7 +94,12 @@ def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | 
     if fold.ended is not None:
         return
     partition = partition_of(run)
-    sorts = [HEAD, lane_key(lane), attempt_key(lane, attempt), *([attempt_key(lane, attempt - 1)] if attempt > 1 else [])]
+    sorts = [
+        HEAD,
+        lane_key(lane),
+        attempt_key(lane, attempt),
+        *([attempt_key(lane, attempt - 1)] if attempt > 1 else []),
+    ]
     head, result, standing, before = [*engine.store.get([(partition, sort) for sort in sorts]), None][:4]
     fold.head = head
     if head is None or json.loads(head.body)["status"] in status.ENDED:
@@ -138,7 +143,9 @@ class LaneInvocation(Invocation):
         _, error = self.replayed()
         if not self.replay.left:
             self.visible = True
-        if error is not None and not self.done:  # it did not come as far as to the step: the end of the log will say why
+        if (
+            error is not None and not self.done
+        ):  # it did not come as far as to the step: the end of the log will say why
             fold = self.ledger.load(self.fold.run)
             if fold is not None and fold.ended is None:
                 Invocation(self.engine, fold, self.deadline_ms, self.invocation).conduct()
@@ -177,7 +184,9 @@ class LaneInvocation(Invocation):
         elif (body_or_none := self._worn_out(wanted)) is not None:
             body = body_or_none
         else:
-            if wanted.once and not self._put(attempt_key(self.lane, self.number), self._outcome(wanted, status.BEGUN, self.number)):
+            if wanted.once and not self._put(
+                attempt_key(self.lane, self.number), self._outcome(wanted, status.BEGUN, self.number)
+            ):
                 raise Leave
             body, value = self.attempt(wanted, self.number)
         if body["k"] == status.RETRYING:

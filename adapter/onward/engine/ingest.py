@@ -32,13 +32,21 @@ def start(engine: Engine, workflow: str, event: Event) -> str:
     """Start the run of one workflow for an event; the id of that run, whether it is new or was there."""
     engine.app[workflow]
     if not isinstance(event.name, str) or not 1 <= len(event.name) <= MAX_NAME_CHARS:
-        raise InvalidEvent(f"the name of an event is a string of 1 to {MAX_NAME_CHARS} characters, not {event.name!r:.80}")
+        raise InvalidEvent(
+            f"the name of an event is a string of 1 to {MAX_NAME_CHARS} characters, not {event.name!r:.80}"
+        )
     if not isinstance(event.id, str) or not 1 <= len(event.id) <= MAX_NAME_CHARS:
         raise InvalidEvent(f"the id of an event is a string of 1 to {MAX_NAME_CHARS} characters, not {event.id!r:.80}")
     run = run_id(workflow, event.id)
     due_ms = engine.clock.now_ms() + engine.horizon_ms
     refused = engine.store.write(engine.ledger.birth(run, workflow, event, due_ms))
-    engine.note("INFO", "run started" if refused is None else "event seen before", run_id=run, workflow=workflow, event=event.name)
+    engine.note(
+        "INFO",
+        "run started" if refused is None else "event seen before",
+        run_id=run,
+        workflow=workflow,
+        event=event.name,
+    )
     engine.send({"do": "advance", "run": run, "seq": 1})  # after a crash between write and wake, this is the wake
     return run
 
@@ -56,7 +64,11 @@ def failure_run(engine: Engine, fold: Fold, failure: Failure) -> tuple[str, list
         "run_id": fold.run,
         "workflow": fold.workflow,
         "error": failure.to_json(),
-        "event": {"name": origin["name"], "id": origin["id"], "data": json.loads(engine.ledger.text(fold.value, fold.body.get("blob")))},
+        "event": {
+            "name": origin["name"],
+            "id": origin["id"],
+            "data": json.loads(engine.ledger.text(fold.value, fold.body.get("blob"))),
+        },
     }
     now_ms = engine.clock.now_ms()
     event = Event(RUN_FAILED_EVENT, data, f"{fold.run}.failed", now_ms)

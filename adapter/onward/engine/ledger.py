@@ -89,7 +89,9 @@ class Ledger:
                 held -= self._warm.pop(next(iter(self._warm))).size_bytes
 
     # ------------------------------------------------------------------------------------------------- writing
-    def item(self, run: str, sort: str, body: dict[str, Any], value: str | None = None, due_ms: int | None = None) -> Item:
+    def item(
+        self, run: str, sort: str, body: dict[str, Any], value: str | None = None, due_ms: int | None = None
+    ) -> Item:
         text = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
         return Item(partition_of(run), sort, self.clock.token(), text, value, due_ms)
 
@@ -130,7 +132,9 @@ class Ledger:
         if fold.head is None:
             fold.head = self.store.get([(partition_of(fold.run), HEAD)])[0]
             if fold.head is None:
-                raise status.IllegalRecord(f"run {fold.run} has a log but no head item: it was edited or deleted in part")
+                raise status.IllegalRecord(
+                    f"run {fold.run} has a log but no head item: it was edited or deleted in part"
+                )
         return fold.head
 
     def move_head(self, fold: Fold, due_ms: int, **fields: object) -> None:
@@ -149,9 +153,14 @@ class Ledger:
         if size <= (INLINE_BYTES if self.blobs is not None else MAX_INLINE_BYTES):
             return text, None
         if self.blobs is None:
-            raise ItemTooLarge(f"a value of {size:,} bytes does not fit the table's items: set ONWARD_BUCKET to keep it in S3")
+            raise ItemTooLarge(
+                f"a value of {size:,} bytes does not fit the table's items: set ONWARD_BUCKET to keep it in S3"
+            )
         if size > MAX_BLOB_BYTES:
-            raise ItemTooLarge(f"a value of {size:,} bytes is more than Onward keeps ({MAX_BLOB_BYTES:,}): keep it in a file or table of your own, and return its name")
+            raise ItemTooLarge(
+                f"a value of {size:,} bytes is more than Onward keeps ({MAX_BLOB_BYTES:,}): "
+                f"keep it in a file or table of your own, and return its name"
+            )
         return None, self.blobs.put(text.encode("utf-8"))
 
     def text(self, value: str | None, blob: str | None) -> str:
@@ -179,7 +188,13 @@ class Ledger:
         named = {"name": event.name, "id": event.id, "at": event.at_ms}
         text, blob = self.spill(encode(event.data, f"the data of event {event.name!r}"))
         now_ms = self.clock.now_ms()
-        started: dict[str, Any] = {"k": status.STARTED, "layout": LAYOUT, "workflow": workflow, "event": named, "at": now_ms}
+        started: dict[str, Any] = {
+            "k": status.STARTED,
+            "layout": LAYOUT,
+            "workflow": workflow,
+            "event": named,
+            "at": now_ms,
+        }
         if blob:
             started["blob"] = blob
         if parent:

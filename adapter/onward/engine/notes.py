@@ -31,7 +31,12 @@ def _to(service: str, stream: Callable[[], TextIO]) -> Note:
     def note(level: str, message: str, **fields: object) -> None:
         now = time.time()
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
-        line = {"level": level, "message": message, "timestamp": f"{stamp},{int(now * 1000) % 1000:03d}+0000", "service": service}
+        line: dict[str, object] = {
+            "level": level,
+            "message": message,
+            "timestamp": f"{stamp},{int(now * 1000) % 1000:03d}+0000",
+            "service": service,
+        }
         line.update((key, value) for key, value in fields.items() if value is not None)
         out = stream()
         out.write(json.dumps(line, default=str) + "\n")

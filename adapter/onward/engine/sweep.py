@@ -4,8 +4,8 @@ A run's head carries `due`. Whoever advances the run moves it ahead; where nobod
 invocation died and the notice of that was lost too, or a time further away than a wake can reach has come near.
 The sweep moves `due` itself before it wakes the run, so a run is swept once for each horizon, by one of several sweeps.
 
-A wake that was merely lost costs no attempt. But a run that is woken again and again and whose log never grows must end:
-it fails, with an error that says so.
+A wake that was merely lost costs no attempt. But a run that is woken again and again and whose log never grows must
+end: it fails, with an error that says so.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _give_up(engine: Engine, run: str, stalls: int) -> None:
         fold,
         Failure(
             STALLED,
-            f"the run was woken {stalls} times and its log never grew: each invocation was lost or died without a trace. "
-            f"Look for timeouts and memory in the function's own log around run {run}",
+            f"the run was woken {stalls} times and its log never grew: each invocation was lost, or died without a "
+            f"trace. Look for timeouts and memory in the function's own log around run {run}",
         ),
     )

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import os
 
-from ..clock import SystemClock
 from ..aws.dynamodb import DynamoStore
 from ..aws.envelopes import Arrived, Batch, CameToNothing, OwnWake, parse_body, recognise
 from ..aws.wakes import LambdaWakes
 from ..aws.wire import Wire
+from ..clock import SystemClock
 from ..core.errors import InvalidOption, Misconfigured, Unavailable
 from ..engine import advance as _early  # noqa: F401  (lazy is not enough: what every step needs comes up at INIT)
 from ..engine.engine import Engine
@@ -51,9 +51,7 @@ class Door:
         self.clock = SystemClock()
         store, blobs = self._store()
         self.function = environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
-        self.engine = Engine(
-            app, store, self._wakes(), blobs, self.clock, fill=fill, note=to_stdout(app.name)
-        )
+        self.engine = Engine(app, store, self._wakes(), blobs, self.clock, fill=fill, note=to_stdout(app.name))
 
     def _store(self) -> tuple[Store, Blobs | None]:
         path = self.environ.get("ONWARD_STORE")
@@ -64,7 +62,9 @@ class Door:
             return SqliteStore(path), FolderBlobs(f"{path}.blobs")
         table = self.environ.get("ONWARD_TABLE")
         if not table:
-            raise Misconfigured("ONWARD_TABLE is not set: name the DynamoDB table (or, for a local Lambda, ONWARD_STORE a file)")
+            raise Misconfigured(
+                "ONWARD_TABLE is not set: name the DynamoDB table (or, for a local Lambda, ONWARD_STORE a file)"
+            )
         if "AWS_LAMBDA_FUNCTION_NAME" in self.environ:
             try:
                 self.wire.connect("dynamodb")
@@ -115,14 +115,18 @@ class Door:
             try:
                 self._take(parse_body(body), deadline_ms, request)
             except Exception as error:
-                self.engine.note("ERROR", "message failed", message_id=message, error=type(error).__name__, reason=str(error)[:500])
+                self.engine.note(
+                    "ERROR", "message failed", message_id=message, error=type(error).__name__, reason=str(error)[:500]
+                )
                 failures.append({"itemIdentifier": message})
         return {"batchItemFailures": failures}
 
     def _take_failure(self, failure: CameToNothing, deadline_ms: int | None, request: str | None) -> Any:
         inner = recognise(failure.payload)
         if not isinstance(inner, OwnWake):
-            return self._take(failure.payload, deadline_ms, request)  # an event: taking it in again starts no second run
+            return self._take(
+                failure.payload, deadline_ms, request
+            )  # an event: taking it in again starts no second run
         from ..engine import control
 
         if failure.killed:

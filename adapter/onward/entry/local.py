@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ..clock import SystemClock
 from ..core.errors import Unavailable
 from ..core.log import run_of
 from ..engine import notes
@@ -20,7 +21,6 @@ from ..engine.engine import HORIZON_MS, Engine
 from ..engine.sweep import sweep
 from ..engine.views import unfinished
 from ..local.blobs import FolderBlobs
-from ..clock import SystemClock
 from ..local.store import SqliteStore
 from ..local.wakes import Claim, SqliteWakes, this_process
 

@@ -44,7 +44,9 @@ class FolderBlobs:
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise BlobMissing(f"the value {reference} is not in {self.folder}: was the folder moved or cleaned?") from None
+            raise BlobMissing(
+                f"the value {reference} is not in {self.folder}: was the folder moved or cleaned?"
+            ) from None
         except OSError as error:
             raise Unavailable(f"cannot read the blob {path}: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != reference[7:]:

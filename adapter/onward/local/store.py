@@ -72,7 +72,11 @@ class SqliteStore:
                 elif version != LAYOUT:
                     raise LayoutMismatch(
                         f"the store {self.path!r} has layout {version}, this Onward knows layout {LAYOUT}: "
-                        f"{'upgrade onward' if version > LAYOUT else 'name another file, or finish its runs with the older onward'}"
+                        + (
+                            "upgrade onward"
+                            if version > LAYOUT
+                            else "name another file, or finish its runs with the older one"
+                        )
                     )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
@@ -160,7 +164,9 @@ class SqliteStore:
 
     def marks(self, partition: str, sort: str) -> dict[str, frozenset[str]]:
         sets: dict[str, set[str]] = {}
-        for name, member in self._rows("SELECT name, member FROM marks WHERE partition = ? AND sort = ?", (partition, sort)):
+        for name, member in self._rows(
+            "SELECT name, member FROM marks WHERE partition = ? AND sort = ?", (partition, sort)
+        ):
             sets.setdefault(str(name), set()).add(str(member))
         return {name: frozenset(members) for name, members in sets.items()}
 

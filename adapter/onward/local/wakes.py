@@ -40,7 +40,9 @@ class SqliteWakes:
 
     def send(self, wake: Mapping[str, Any], at_ms: int | None = None) -> None:
         with self.store.transaction() as db:
-            db.execute("INSERT INTO wakes (at_ms, wake) VALUES (?, ?)", (at_ms or self.clock.now_ms(), json.dumps(wake)))
+            db.execute(
+                "INSERT INTO wakes (at_ms, wake) VALUES (?, ?)", (at_ms or self.clock.now_ms(), json.dumps(wake))
+            )
 
     def claim(self, owner: str) -> Claim | None:
         """The earliest wake whose time has come, and which no living process has."""
@@ -69,7 +71,9 @@ class SqliteWakes:
     def waiting(self) -> tuple[int, int | None]:
         """How many wakes there are, claimed ones included, and the time of the earliest that is not claimed."""
         with self.store.transaction() as db:
-            count, first_ms = db.execute("SELECT count(*), min(CASE WHEN owner IS NULL THEN at_ms END) FROM wakes").fetchone()
+            count, first_ms = db.execute(
+                "SELECT count(*), min(CASE WHEN owner IS NULL THEN at_ms END) FROM wakes"
+            ).fetchone()
         return count, first_ms
 
     def has(self, run: str, but: int | None = None) -> bool:
@@ -84,7 +88,13 @@ class SqliteWakes:
         """The living processes that hold a wake of this run."""
         with self.store.transaction() as db:
             rows = db.execute("SELECT owner, wake FROM wakes WHERE owner IS NOT NULL").fetchall()
-        return sorted({int(owner.split(":")[0]) for owner, wake in rows if json.loads(wake).get("run") == run and process_lives(owner)})
+        return sorted(
+            {
+                int(owner.split(":")[0])
+                for owner, wake in rows
+                if json.loads(wake).get("run") == run and process_lives(owner)
+            }
+        )
 
 
 def this_process() -> str:
@@ -105,7 +115,7 @@ def process_lives(owner: str) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks since boot; "" where the system does not tell, or it is a zombie."""
+    """When a process started, in the kernel's ticks since boot; "" where it is a zombie or the system does not tell."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

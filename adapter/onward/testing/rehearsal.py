@@ -87,8 +87,8 @@ class QueuedWakes:
 class Rehearsal:
     """An app under a clock that jumps.
 
-    `fill`: perform all steps in one invocation where that is possible (None: as each workflow says). `fresh`: give every
-    wake a new engine that has kept nothing, as in a new process. `store`, `blobs`: others than the one in memory.
+    `fill`: perform all steps in one invocation where that is possible (None: as each workflow says). `fresh`: give
+    every wake a new engine that has kept nothing, as in a new process. `store`, `blobs`: others than the one in memory.
     """
 
     def __init__(
@@ -134,7 +134,9 @@ class Rehearsal:
     def __enter__(self) -> Rehearsal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

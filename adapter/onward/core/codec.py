@@ -165,7 +165,8 @@ def _rebuild(tag: str, name: str, inner: Any) -> Any:
     if known and tag == "enum" and issubclass(found, enum.Enum):
         return found(inner)
     if known and tag == "dataclass" and dataclasses.is_dataclass(found):
-        return found(**inner)
+        build: Any = found
+        return build(**inner)
     raise NotEncodable(
         f"the log holds a value of class {name}, which is not loaded: "
         f"keep that class, or where it was moved from leave an alias"
@@ -197,7 +198,8 @@ def revive(tree: Any, output_type: Any) -> Any:
         hints = get_type_hints(output_type)
         return output_type(**{k: revive(v, hints.get(k)) for k, v in tree.items()})
     if type(tree) in (str, int, float) and output_type.__name__ in ("Decimal", "UUID", "float", "int", "str"):
-        return output_type(tree)
+        build: Any = output_type
+        return build(tree)
     raise NotEncodable(f"a value of type {_name(type(tree))} does not fit output_type={_name(output_type)}")
 
 

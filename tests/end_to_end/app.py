@@ -1,0 +1,112 @@
+"""Workflows that meet what can happen to a deployed function. What their steps do, they write into a file."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+from onward import App, Retry, StepError, current_step
+
+app = App("end-to-end")
+QUICK = Retry(max_attempts=4, base=0.2, cap=0.2, jitter=False)
+MEETING_S = 20.0  # how long a step waits for its siblings, before it gives up
+TOO_LONG_S = 60.0
+
+
+def note(result=None):
+    """Write down that this step is performed, by whom and when."""
+    step = current_step()
+    line = {"run": step.run_id, "step": step.step, "attempt": step.attempt, "key": step.idempotency_key}
+    with Path(os.environ["NOTES"]).open("a") as file:
+        file.write(json.dumps({**line, "pid": os.getpid(), "at": time.time()}) + "\n")
+    return result
+
+
+def notes(run):
+    with Path(os.environ["NOTES"]).open() as file:
+        return [line for line in map(json.loads, file) if line["run"] == run]
+
+
+# ------------------------------------------------------------------------------------------------------- stories
+@app.workflow(on="story/sequence", retries=QUICK)
+def sequence(event, step):
+    total = step.run("fetch", note, event.data["n"])
+    total += step.run("flaky", fails_once, 10)
+    step.sleep("rest", 1)
+    return {"total": total + step.run("add", note, 100)}
+
+
+def fails_once(result):
+    note()
+    if current_step().attempt == 1:
+        raise ConnectionError("not yet")
+    return result
+
+
+@app.workflow(on="story/plain", retries=QUICK)
+def plain(event, step):
+    return sum(step.run(f"step {n}", note, n) for n in range(event.data["steps"]))
+
+
+@app.workflow(on="story/gather", retries=QUICK)
+async def gather(event, step):
+    count, meet = event.data["steps"], event.data.get("meet", 0)
+    results = await asyncio.gather(*(step.run(f"side {n}", meets, meet, n) for n in range(count)))
+    return await step.run("sum", note, sum(results))
+
+
+@app.workflow(on="story/parallel", retries=QUICK)
+def parallel(event, step):
+    count, meet = event.data["steps"], event.data.get("meet", 0)
+    return step.parallel(*(partial(step.run, f"side {n}", meets, meet, n) for n in range(count)))
+
+
+def meets(count, result):
+    """Return when `count` steps of this run are being performed at the same time."""
+    note()
+    ends_s = time.monotonic() + MEETING_S
+    while len({line["step"] for line in notes(current_step().run_id)}) < count:
+        if time.monotonic() > ends_s:
+            raise TimeoutError("the others did not come")
+        time.sleep(0.01)
+    return result
+
+
+@app.workflow(on="story/dies", retries=QUICK)
+def dies(event, step):
+    """`how`: the way in which the step ends its process. `times`: in so many attempts."""
+    how, times, options = event.data["how"], event.data["times"], event.data.get("options", {})
+    branch = partial(step.run, "deadly", deadly, how, times, **options)
+    try:
+        if event.data.get("beside"):
+            return step.parallel(branch, partial(step.run, "calm", note, "calm"))
+        return branch()
+    except StepError as error:
+        return step.run("report", note, [error.type, error.attempts])
+
+
+def deadly(how, times):
+    note()
+    if current_step().attempt > times:
+        return "alive"
+    if how == "exit":
+        os._exit(0)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "deaf":  # to the alarm by which the engine stops a step, as code in C can be
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    time.sleep(TOO_LONG_S)
+    return None
+
+
+@app.workflow(on="story/told", retries=0, on_failure=lambda event, step: step.run("tell", note, event.data["error"]))
+def told(event, step):
+    step.run("bad", fails)
+
+
+def fails():
+    note()
+    raise ValueError("always")

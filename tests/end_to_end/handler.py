@@ -1,0 +1,5 @@
+"""What is deployed."""
+
+from .app import app
+
+handler = app.handler()

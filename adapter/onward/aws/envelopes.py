@@ -102,7 +102,9 @@ def _own_wake(payload: dict[str, Any]) -> OwnWake | None:
 
 def _batch(payload: dict[str, Any]) -> Batch | None:
     records = payload.get("Records")
-    if not isinstance(records, list) or not records or records[0].get("eventSource") != "aws:sqs":
+    if not isinstance(records, list) or not records or not isinstance(records[0], dict):
+        return None
+    if records[0].get("eventSource") != "aws:sqs":
         return None
     return Batch([(record["messageId"], record["body"]) for record in records])
 

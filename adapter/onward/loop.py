@@ -122,6 +122,13 @@ def thread_loop() -> Loop:
     return loop
 
 
+def close_thread_loop() -> None:
+    """Close the loop of this thread, when the thread has no more to do."""
+    loop: Loop | None = getattr(_threads, "loop", None)
+    if loop is not None and not loop.is_closed():
+        loop.close()
+
+
 def run(workflow: str, start: Callable[[Standing], Coroutine[Any, Any, Any]], replay: Replay, loop: Loop) -> Any:
     """Run an async workflow function to its end, and return its result; raises what it raises, or `Leave`."""
     standing = Standing(loop, replay)

@@ -84,6 +84,7 @@ def survive(case, store, folder, at, mode, noticed, id):
     survivor = Survivor(case.build(effects), store, FolderBlobs(folder), trip, noticed)
     [run] = survivor.start_whatever_happens(case.data, id)
     survivor.drain()
+    survivor.close()
     return survivor, effects, trip, survivor.look(run)
 
 

@@ -109,6 +109,10 @@ class Local:
             except BaseException as error:
                 errors.append(error)
                 failed.set()
+            finally:
+                from ..loop import close_thread_loop
+
+                close_thread_loop()
 
         threads = [threading.Thread(target=loop, name=f"onward-worker-{n}", daemon=True) for n in range(count)]
         for thread in threads:

@@ -20,6 +20,7 @@ from ..engine.notes import silent
 from ..engine.sweep import sweep
 from ..engine.views import run_view, unfinished
 from ..local.store import SqliteStore
+from ..loop import close_thread_loop
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -140,6 +141,7 @@ class Rehearsal:
         self.close()
 
     def close(self) -> None:
+        close_thread_loop()
         if self._own_store is not None:
             self._own_store.close()
 

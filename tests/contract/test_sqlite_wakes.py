@@ -26,7 +26,7 @@ def test_wakes_come_by_their_time_and_not_before(wakes):
     assert first.wake == {"do": "now"} and not first.died
     wakes.settle(first)
     assert wakes.claim(this_process()) is None
-    assert wakes.waiting() == (1, now_ms + 500)
+    assert wakes.next_ms() == now_ms + 500
     wakes.clock.turn(now_ms + 500)
     assert wakes.claim(this_process()).wake == {"do": "later"}
 

@@ -43,11 +43,11 @@ RECEIVE_BYTES = 65_536
 SEND_BYTES = 262_144  # each such piece must be taken within the read timeout
 
 
-class Broken(Exception):  # noqa: N818  (it is an outcome; `wire` makes an error of it)
+class Broken(Exception):
     """The exchange did not complete; the text says where it stopped."""
 
 
-class Dead(Exception):  # noqa: N818
+class Dead(Exception):
     """A kept connection was closed by the peer while nobody looked."""
 
 

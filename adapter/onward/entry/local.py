@@ -131,7 +131,7 @@ class Local:
                 thread.join(timeout=5)
 
     def _pause_s(self) -> float:
-        _, first_ms = self.wakes.waiting()
+        first_ms = self.wakes.next_ms()
         if first_ms is None:
             return POLL_S
         return min(max((first_ms - self.clock.now_ms()) / 1000, 0.001), POLL_S)

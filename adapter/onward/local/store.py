@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..ports import MAX_ITEM_BYTES, MAX_WRITES, Item, Put, Refused, Swap
 
 APPLICATION_ID = 0x4F4E5744  # "ONWD": tells a store of ours from any other SQLite file
 BUSY_TIMEOUT_S = 30.0
+BUSY_TRIES = 300
 
 _SCHEMA = """
 CREATE TABLE items (
@@ -78,10 +80,22 @@ class SqliteStore:
                             else "name another file, or finish its runs with the older one"
                         )
                     )
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._to_wal()
             self._connection.execute("PRAGMA synchronous = FULL")
         except sqlite3.DatabaseError as error:
             raise Misconfigured(f"{self.path!r} cannot be used as a store: {error}") from error
+
+    def _to_wal(self) -> None:
+        """Switch the file to write-ahead logging. SQLite does not wait for this lock as it does for others, so where
+        several processes open a new file at once, all but one try again."""
+        for attempt in range(BUSY_TRIES):
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                if attempt == BUSY_TRIES - 1:
+                    raise
+                time.sleep(BUSY_TIMEOUT_S / BUSY_TRIES)
 
     def close(self) -> None:
         with self._lock:
@@ -103,7 +117,8 @@ class SqliteStore:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _rows(self, query: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
+    def rows(self, query: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
+        """What a query finds, read without taking the write lock."""
         try:
             with self._lock:
                 return self._connection.execute(query, parameters).fetchall()
@@ -115,7 +130,7 @@ class SqliteStore:
         self, partition: str, first: str, last: str, *, limit: int | None = None, newest_first: bool = False
     ) -> list[Item]:
         order = "DESC" if newest_first else "ASC"
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT {_COLUMNS} FROM items WHERE partition = ? AND sort BETWEEN ? AND ? ORDER BY sort {order} LIMIT ?",
             (partition, first, last, -1 if limit is None else limit),
         )
@@ -123,7 +138,7 @@ class SqliteStore:
 
     def get(self, keys: Sequence[tuple[str, str]]) -> list[Item | None]:
         with self._lock:
-            found = [self._rows(f"SELECT {_COLUMNS} FROM items WHERE partition = ? AND sort = ?", key) for key in keys]
+            found = [self.rows(f"SELECT {_COLUMNS} FROM items WHERE partition = ? AND sort = ?", key) for key in keys]
         return [Item(*rows[0]) if rows else None for rows in found]  # type: ignore[arg-type]
 
     def write(self, writes: Sequence[Put | Swap]) -> Refused | None:
@@ -164,14 +179,14 @@ class SqliteStore:
 
     def marks(self, partition: str, sort: str) -> dict[str, frozenset[str]]:
         sets: dict[str, set[str]] = {}
-        for name, member in self._rows(
+        for name, member in self.rows(
             "SELECT name, member FROM marks WHERE partition = ? AND sort = ?", (partition, sort)
         ):
             sets.setdefault(str(name), set()).add(str(member))
         return {name: frozenset(members) for name, members in sets.items()}
 
     def due(self, before_ms: int, limit: int) -> list[tuple[str, str, int]]:
-        rows = self._rows(
+        rows = self.rows(
             "SELECT partition, sort, due_ms FROM items WHERE due_ms <= ? ORDER BY due_ms LIMIT ?", (before_ms, limit)
         )
         return [(str(partition), str(sort), int(str(due_ms))) for partition, sort, due_ms in rows]

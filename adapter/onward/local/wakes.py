@@ -46,12 +46,13 @@ class SqliteWakes:
 
     def claim(self, owner: str) -> Claim | None:
         """The earliest wake whose time has come, and which no living process has."""
+        now_ms = self.clock.now_ms()
+        if not self.store.rows("SELECT 1 FROM wakes WHERE at_ms <= ? LIMIT 1", (now_ms,)):
+            return None  # most looks are in vain, and take no lock
+        alive: dict[str, bool] = {}
         with self.store.transaction() as db:
-            rows = db.execute(
-                "SELECT id, wake, owner FROM wakes WHERE at_ms <= ? ORDER BY at_ms, id", (self.clock.now_ms(),)
-            )
-            alive: dict[str, bool] = {}
-            for id, wake, holder in rows:
+            due = db.execute("SELECT id, wake, owner FROM wakes WHERE at_ms <= ? ORDER BY at_ms, id", (now_ms,))
+            for id, wake, holder in due:
                 if holder is not None and alive.setdefault(holder, process_lives(holder)):
                     continue
                 db.execute("UPDATE wakes SET owner = ? WHERE id = ?", (owner, id))
@@ -68,33 +69,15 @@ class SqliteWakes:
         with self.store.transaction() as db:
             db.execute("UPDATE wakes SET owner = NULL, at_ms = ? WHERE id = ?", (at_ms, claim.id))
 
-    def waiting(self) -> tuple[int, int | None]:
-        """How many wakes there are, claimed ones included, and the time of the earliest that is not claimed."""
-        with self.store.transaction() as db:
-            count, first_ms = db.execute(
-                "SELECT count(*), min(CASE WHEN owner IS NULL THEN at_ms END) FROM wakes"
-            ).fetchone()
-        return count, first_ms
+    def next_ms(self) -> int | None:
+        """The time of the earliest wake that nobody has."""
+        [(first_ms,)] = self.store.rows("SELECT min(at_ms) FROM wakes WHERE owner IS NULL", ())
+        return None if first_ms is None else int(str(first_ms))
 
     def has(self, run: str, but: int | None = None) -> bool:
         """Whether there is a wake of this run, waiting or held, but for the one of that id."""
-        with self.store.transaction() as db:
-            rows = db.execute(
-                "SELECT wake FROM wakes WHERE id IS NOT ? AND instr(wake, ?)", (but, json.dumps(run))
-            ).fetchall()
-        return any(json.loads(wake).get("run") == run for (wake,) in rows)
-
-    def holders(self, run: str) -> list[int]:
-        """The living processes that hold a wake of this run."""
-        with self.store.transaction() as db:
-            rows = db.execute("SELECT owner, wake FROM wakes WHERE owner IS NOT NULL").fetchall()
-        return sorted(
-            {
-                int(owner.split(":")[0])
-                for owner, wake in rows
-                if json.loads(wake).get("run") == run and process_lives(owner)
-            }
-        )
+        rows = self.store.rows("SELECT wake FROM wakes WHERE id IS NOT ? AND instr(wake, ?)", (but, json.dumps(run)))
+        return any(json.loads(str(wake)).get("run") == run for (wake,) in rows)
 
 
 def this_process() -> str:

@@ -10,21 +10,8 @@ import pytest
 from onward.aws.dynamodb import DynamoStore
 from onward.aws.table import create_table
 from onward.aws.wire import Wire
-from tests import servers
 
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def dynoxide_url() -> Iterator[str]:
-    with servers.dynoxide() as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    with servers.moto() as url:
-        yield url
 
 
 @pytest.fixture(autouse=True)

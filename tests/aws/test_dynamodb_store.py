@@ -250,7 +250,7 @@ def together(work: Callable[[int], Any], count: int = 8) -> list[Any]:
 
 def test_of_eight_writers_of_one_key_exactly_one_wins(store: DynamoStore) -> None:
     for sort in range(25):
-        answers = together(lambda number: store.write([Put(item(str(sort)))]))  # noqa: B023
+        answers = together(lambda number: store.write([Put(item(str(sort)))]))
         assert answers.count(None) == 1
         standing = store.get([("run", str(sort))])[0]
         assert {refused.standing[0] for refused in answers if refused} == {standing}
@@ -259,9 +259,7 @@ def test_of_eight_writers_of_one_key_exactly_one_wins(store: DynamoStore) -> Non
 def test_of_eight_transactions_over_the_same_keys_exactly_one_wins(store: DynamoStore) -> None:
     for sort in range(15):
         keys = [f"{sort}-a", f"{sort}-b"]
-        answers = together(
-            lambda number: store.write([Put(item(key, body=f"{number}")) for key in keys])  # noqa: B023
-        )
+        answers = together(lambda number: store.write([Put(item(key, body=f"{number}")) for key in keys]))
         assert answers.count(None) == 1
         bodies = {found.body for found in store.read("run", keys[0], keys[1])}
         assert bodies == {str(answers.index(None))}
@@ -286,7 +284,7 @@ def test_no_swap_is_lost_among_eight_writers(store: DynamoStore) -> None:
 
 def test_of_eight_who_mark_exactly_one_sees_the_set_complete(store: DynamoStore) -> None:
     for round_number in range(10):
-        answers = together(lambda number: store.mark("run", f"m{round_number}", {"done": [str(number)]}))  # noqa: B023
+        answers = together(lambda number: store.mark("run", f"m{round_number}", {"done": [str(number)]}))
         assert sum(len(sets["done"]) == 8 for sets in answers) == 1
         assert sorted(len(sets["done"]) for sets in answers) == list(range(1, 9))
 

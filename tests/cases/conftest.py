@@ -1,15 +1,6 @@
-from collections.abc import Iterator
-
 import pytest
 
 from onward.engine import fanout
-from tests import servers
-
-
-@pytest.fixture(scope="session")
-def dynoxide_url() -> Iterator[str]:
-    with servers.dynoxide() as url:
-        yield url
 
 
 @pytest.fixture(autouse=True)

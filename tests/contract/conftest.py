@@ -10,22 +10,9 @@ from onward.aws.table import create_table
 from onward.aws.wire import Wire
 from onward.local.store import SqliteStore
 from onward.ports import Store
-from tests import servers
 
 _numbers = itertools.count()
 _KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
-
-
-@pytest.fixture(scope="session")
-def dynoxide_url() -> Iterator[str]:
-    with servers.dynoxide() as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    with servers.moto() as url:
-        yield url
 
 
 class Opener:

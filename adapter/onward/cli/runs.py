@@ -72,7 +72,7 @@ def resume(options: argparse.Namespace) -> int:
                 print("nothing to resume: every run has ended")
                 return 0
         else:
-            run_view(local.engine.ledger, options.run)
+            app[run_view(local.engine.ledger, options.run)["workflow"]]
             runs = [options.run]
         local.resume_each(runs)
         return _finish(local, runs, options)

@@ -7,13 +7,14 @@ work on one file. When one of them is killed, the others, or the next one that o
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
-from ..core.errors import Unavailable
+from ..core.errors import Unavailable, UnknownWorkflow
 from ..core.log import run_of
 from ..engine import notes
 from ..engine.control import died
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 POLL_S = 0.2  # how often a worker looks for wakes that other processes have sent
 SWEEP_S = 60.0
 RETRY_MS = 1_000  # for a wake that could not be done because the store was locked
+FOREIGN_MS = 60_000  # for a wake of a workflow that this app does not have
 MAX_RUNS = 100_000
 
 
@@ -85,6 +87,9 @@ class Local:
                 self.engine.handle(claim.wake)
         except Unavailable:
             self.wakes.put_back(claim, self.clock.now_ms() + RETRY_MS)
+        except UnknownWorkflow as error:  # another app's run, in the same file: it waits for its app
+            self.engine.note("WARNING", "wake of another app", run_id=claim.wake.get("run"), reason=str(error))
+            self.wakes.put_back(claim, self.clock.now_ms() + FOREIGN_MS)
         except BaseException:
             # Ctrl-C, or a bug: not the step's fault. The wake goes back, so that the run can be resumed at once.
             with contextlib.suppress(Unavailable):
@@ -138,8 +143,10 @@ class Local:
 
     # ---------------------------------------------------------------------------------------------------- resuming
     def unfinished(self) -> list[str]:
-        """The ids of the runs that have not ended."""
-        return [run_of(head.partition) for head in unfinished(self.engine.ledger, MAX_RUNS)]
+        """The ids of this app's runs that have not ended."""
+        own = {workflow.name for workflow in self.app}
+        heads = unfinished(self.engine.ledger, MAX_RUNS)
+        return [run_of(head.partition) for head in heads if json.loads(head.body)["workflow"] in own]
 
     def resume_each(self, runs: list[str]) -> None:
         """Make sure that each of these runs has a wake. One whose wake a living process holds is left to it."""

@@ -12,6 +12,7 @@ from ..core.status import COMPLETED, ENDED
 MAX_ROWS = 30  # of the table: the rows that are left out are counted
 MAX_NAME_CHARS = 40
 MAX_OUTPUT_CHARS = 400
+MAX_TRACEBACK_LINES = 30
 BAR_CELLS = 24
 _PLAIN_EVERY_S = 5.0  # without a terminal, a line that often
 _GLYPHS = {
@@ -96,6 +97,10 @@ def table(view: dict[str, Any]) -> str:
     )
     if view["error"]:
         lines.append(f"{view['error']['type']}: {view['error']['message']}")
+        told = next(
+            (step["error"] for step in reversed(steps) if step["status"] == "failed" and step["error"]), view["error"]
+        )
+        lines.extend(f"  {line}" for line in told["traceback"].splitlines()[-MAX_TRACEBACK_LINES:])
     if view["status"] == COMPLETED:
         output = view["output"]
         lines.append(f"output: {output if len(output) <= MAX_OUTPUT_CHARS else output[:MAX_OUTPUT_CHARS] + '...'}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from ..core.codec import decode
 from ..core.errors import InvalidEvent, UnknownWorkflow
 from ..core.ids import run_id
 from ..core.values import MAX_NAME_CHARS, Event
@@ -67,7 +66,7 @@ def failure_run(engine: Engine, fold: Fold, failure: Failure) -> tuple[str, list
         "event": {
             "name": origin["name"],
             "id": origin["id"],
-            "data": json.loads(engine.ledger.text(fold.value, fold.body.get("blob"))),
+            "data": decode(engine.ledger.text(fold.value, fold.body.get("blob"))),
         },
     }
     now_ms = engine.clock.now_ms()

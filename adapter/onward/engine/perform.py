@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..step import CurrentStep
 
 
+_OWN_FILES = __file__.rpartition("engine")[0]
+
+
 class _Alarm(BaseException):
     """Interrupts a step whose time is up. A BaseException, so that the step's own `except Exception` lets it pass."""
 
@@ -141,11 +144,11 @@ def describe(error: BaseException, now_ms: int) -> Failure:
 
 
 def _own_frames_off(error: BaseException) -> Any:
-    """The traceback from the first frame that is not this file's."""
+    """The traceback from the first frame that is the user's (all of it, if none is)."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
         trace = trace.tb_next
-    return trace
+    return trace or error.__traceback__
 
 
 def shorten(text: str, size: int) -> str:

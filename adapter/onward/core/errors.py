@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE_CHARS = 2_000
 MAX_TRACEBACK_CHARS = 8_000
+MAX_RETRY_AFTER_S = 366 * 24 * 3600
 
 
 class OnwardError(Exception):
@@ -155,6 +156,13 @@ class RetryAfter(StepFailure):
     It consumes an attempt like any other error."""
 
     def __init__(self, when: float | datetime, message: str | None = None) -> None:
+        if not hasattr(when, "timestamp"):
+            try:
+                fits = abs(float(when)) <= MAX_RETRY_AFTER_S
+            except (TypeError, ValueError):
+                fits = False
+            if not fits:
+                raise InvalidOption(f"RetryAfter takes seconds (up to 366 days) or a datetime, not {when!r:.80}")
         self.when = when
         super().__init__(message or f"asked to be retried after {when}")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 100
 _PLAIN = (str, int, bool, type(None))
+_SCALARS = (str, int, float)
 _INFINITE = (float("inf"), float("-inf"))
 
 
@@ -105,7 +106,7 @@ def _fold_in_rare(value: Any, path: str, what: str, typed: bool, depth: int) -> 
                 f"{what} has a pydantic model {_name(kind)} at {path}: pass output_type={kind.__name__} "
                 f"to the step so that it comes back as one"
             )
-        return _fold_in(value.model_dump(mode="python"), path, what, typed, depth + 1)
+        return _fold_in(value.model_dump(mode="python", round_trip=True), path, what, typed, depth + 1)
     hint = {
         "set": "use sorted(...) or list(...)",
         "frozenset": "use sorted(...) or list(...)",
@@ -186,7 +187,10 @@ def revive(tree: Any, output_type: Any) -> Any:
     if output_type is None or not isinstance(output_type, type) or isinstance(tree, output_type):
         return tree
     if hasattr(output_type, "model_validate"):
-        return output_type.model_validate(tree)
+        try:
+            return output_type.model_validate(tree, by_alias=True, by_name=True)
+        except TypeError:  # pydantic before 2.11 knows its fields by their aliases only
+            return output_type.model_validate(tree)
     import dataclasses
     import enum
 
@@ -197,7 +201,8 @@ def revive(tree: Any, output_type: Any) -> Any:
 
         hints = get_type_hints(output_type)
         return output_type(**{k: revive(v, hints.get(k)) for k, v in tree.items()})
-    if type(tree) in (str, int, float) and output_type.__name__ in ("Decimal", "UUID", "float", "int", "str"):
+    cut = output_type is int and type(tree) is float and not tree.is_integer()
+    if type(tree) in _SCALARS and output_type.__name__ in ("Decimal", "UUID", "float", "int", "str") and not cut:
         build: Any = output_type
         return build(tree)
     raise NotEncodable(f"a value of type {_name(type(tree))} does not fit output_type={_name(output_type)}")
@@ -211,8 +216,12 @@ def _revive_generic(tree: Any, origin: Any, arguments: tuple[Any, ...]) -> Any:
     if origin is tuple and isinstance(tree, list | tuple):
         kinds = arguments if arguments[-1:] != (Ellipsis,) else (arguments[0],) * len(tree)
         return tuple(revive(v, t) for v, t in zip(tree, kinds, strict=True))
-    if type(None) in arguments and tree is None:
+    if origin in (list, dict, tuple):
+        raise NotEncodable(f"a value of type {_name(type(tree))} does not fit output_type={_name(origin)}[...]")
+    if tree is None and type(None) in arguments:
         return None
+    if type(tree) in arguments and type(tree) in _SCALARS:
+        return tree
     problems = []
     for option in arguments:  # a union: the first that fits
         try:

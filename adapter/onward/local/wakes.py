@@ -79,6 +79,11 @@ class SqliteWakes:
         rows = self.store.rows("SELECT wake FROM wakes WHERE id IS NOT ? AND instr(wake, ?)", (but, json.dumps(run)))
         return any(json.loads(str(wake)).get("run") == run for (wake,) in rows)
 
+    def held(self) -> set[str]:
+        """The runs that living processes work on now."""
+        rows = self.store.rows("SELECT owner, wake FROM wakes WHERE owner IS NOT NULL", ())
+        return {json.loads(str(wake)).get("run", "") for owner, wake in rows if process_lives(str(owner))} - {""}
+
 
 def this_process() -> str:
     """The name of this process as an owner of wakes: its id and when it started."""

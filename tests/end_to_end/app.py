@@ -77,7 +77,9 @@ def meets(count, result):
 
 @app.workflow(on="story/dies", retries=QUICK)
 def dies(event, step):
-    """`how`: the way in which the step ends its process. `times`: in so many attempts."""
+    """`how`: the way in which the step ends its process. `times`: in so many attempts. `rest`: seconds before it."""
+    if "rest" in event.data:
+        step.sleep("rest", event.data["rest"])
     how, times, options = event.data["how"], event.data["times"], event.data.get("options", {})
     branch = partial(step.run, "deadly", deadly, how, times, **options)
     try:
@@ -100,6 +102,11 @@ def deadly(how, times):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
     time.sleep(TOO_LONG_S)
     return None
+
+
+@app.workflow(on="story/slow", retries=QUICK)
+def slow(event, step):
+    return step.run("slow", lambda: note(time.sleep(event.data["seconds"])))
 
 
 @app.workflow(on="story/told", retries=0, on_failure=lambda event, step: step.run("tell", note, event.data["error"]))

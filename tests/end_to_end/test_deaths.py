@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from onward.core.ids import run_id
+from onward.core.values import Event
 from onward.engine.engine import HORIZON_MS
 
 from .conftest import Deployer
-from .deployment import Sandboxed
+from .deployment import Sandboxed, message
 
 TIMEOUT_S = 2.5
 AT_ONCE_S = 30.0  # generous, and far below the sweep's horizon
@@ -37,6 +39,33 @@ def test_a_death_inside_a_step_consumes_an_attempt_and_is_told_at_once(
     assert [line["attempt"] for line in deployed.notes(view["run_id"], "deadly")] == [1, 2]
     (deadly,) = [step for step in view["steps"] if step["name"] == "deadly"]
     assert (deadly["status"], deadly["attempts"]) == ("completed", 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"once": True}], ids=["retried", "once"])
+def test_a_death_behind_a_message_of_the_queue_is_told_at_once_too(
+    deployed: Sandboxed, options: dict[str, object]
+) -> None:
+    """Lambda writes no on-failure record about a batch of SQS: it delivers the messages again, minutes later."""
+    view = deployed.run("dies", {"how": "kill", "times": 1, "rest": 1, "options": options}, AT_ONCE_S)
+    assert json.loads(view["output"]) == (["Crashed", 1] if options else "alive")
+    attempts = [line["attempt"] for line in deployed.notes(view["run_id"], "deadly")]
+    assert attempts == ([1] if options else [1, 2])
+    assert not deployed.lambda_.stats.redelivered
+
+
+def test_wakes_that_come_in_one_batch_have_a_deadline_each(deployed: Sandboxed) -> None:
+    """Slow steps that become due in the same second do not share the time of one invocation."""
+    now_ms = deployed.ledger.clock.now_ms()
+    runs = []
+    for number in range(3):
+        begun = Event("story/slow", {"seconds": TIMEOUT_S / 2}, f"batched-{number}", now_ms)
+        runs.append(run_id("slow", begun.id))
+        deployed.ledger.store.write(deployed.ledger.birth(runs[-1], "slow", begun, now_ms + HORIZON_MS))
+    wakes = [json.dumps({"onward": 1, "do": "advance", "run": run, "seq": 1}) for run in runs]
+    answer = deployed.lambda_.invoke({"Records": [message(wake) for wake in wakes]})
+    assert answer == ({"batchItemFailures": []}, None)
+    views = [deployed.follow(run, AT_ONCE_S) for run in runs]
+    assert [(view["status"], view["retries"]) for view in views] == [("completed", 0)] * 3
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "in parallel"])

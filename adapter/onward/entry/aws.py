@@ -109,11 +109,21 @@ class Door:
         return self._take_failure(envelope, deadline_ms, request)
 
     def _take_batch(self, batch: Batch, deadline_ms: int | None, request: str | None) -> dict[str, Any]:
-        """Each message for itself: those that failed are named, and the queue delivers them again."""
+        """Each message for itself: those that failed are named, and the queue delivers them again.
+
+        A wake is passed on to an invocation of its own. There it has a deadline of its own; and where its step kills
+        the process, Lambda says so at once, which it does not for a batch: that would come back much later, and begin
+        the same attempt again.
+        """
         failures = []
         for message, body in batch.messages:
             try:
-                self._take(parse_body(body), deadline_ms, request)
+                payload = parse_body(body)
+                envelope = recognise(payload)
+                if isinstance(envelope, OwnWake):
+                    self.engine.send(envelope.wake)
+                else:
+                    self._take(payload, deadline_ms, request)
             except Exception as error:
                 self.engine.note(
                     "ERROR", "message failed", message_id=message, error=type(error).__name__, reason=str(error)[:500]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
-from ..core.errors import MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, DefinitionError, NonRetriable, RetryAfter, StepTimeout
+from ..core.errors import (
+    MAX_MESSAGE_CHARS,
+    MAX_TRACEBACK_CHARS,
+    DefinitionError,
+    NonRetriable,
+    RetryAfter,
+    StepFailure,
+    StepTimeout,
+)
 from ..core.values import Failure
 from ..step import _current, epoch_ms
 
@@ -63,6 +72,8 @@ def _awaited(awaitable: Any, current: CurrentStep, limit_s: float | None) -> Any
             if limit.expired():
                 raise _timeout(limit_s) from None
             raise
+        except asyncio.CancelledError as error:  # the step's own doing; as a BaseException it would end the invocation
+            raise StepFailure(f"CancelledError: the step cancelled itself {error}".rstrip()) from error
 
     return thread_loop().run_until_complete(main())
 
@@ -146,7 +157,9 @@ def describe(error: BaseException, now_ms: int) -> Failure:
 def _own_frames_off(error: BaseException) -> Any:
     """The traceback from the first frame that is the user's (all of it, if none is)."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
+    loop = sys.modules.get("asyncio")
+    ours = (_OWN_FILES, loop.__path__[0]) if loop is not None else _OWN_FILES
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(ours):
         trace = trace.tb_next
     return trace or error.__traceback__
 

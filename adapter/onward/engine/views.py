@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..core.values import Key
     from ..ports import Item
     from .ledger import Ledger
 
@@ -27,7 +28,7 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
     if not items:
         raise UnknownRun(f"there is no run {run!r} in this store")
     fold = Fold(run)
-    steps: dict[str, dict[str, Any]] = {}
+    steps: dict[Key, dict[str, Any]] = {}
     for item in items:
         fold.apply(item)
         _add(steps, json.loads(item.body))
@@ -36,9 +37,9 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
             _add(steps, json.loads(item.body))
     for move in fold.moves:
         for index, key in enumerate(move.names):
-            if index in fold.flight.get(move.seq, ()) and display(key) not in steps:
+            if index in fold.flight.get(move.seq, ()) and key not in steps:
                 kind = "sleeping" if index in move.sleeps else "running"
-                steps[display(key)] = {**_EMPTY, "name": display(key), "status": kind}
+                steps[key] = {**_EMPTY, "name": display(key), "status": kind}
     last, text = fold.ended or ({}, None)
     output = ledger.text(text, last.get("blob")) if last.get("k") == status.RUN_COMPLETED else None
     return {
@@ -70,15 +71,15 @@ _STATUS = {
 }
 
 
-def _add(steps: dict[str, dict[str, Any]], body: dict[str, Any]) -> None:
+def _add(steps: dict[Key, dict[str, Any]], body: dict[str, Any]) -> None:
     """Take a record of a step into the view of that step."""
     if "s" not in body:
         for step in steps.values():
             if step["status"] == "sleeping" and body["k"] != status.DIED:
                 step["status"] = "completed"
         return
-    name = display((body["s"], body["n"]))
-    step = steps.setdefault(name, {**_EMPTY, "name": name, "status": "running"})
+    key = (body["s"], body["n"])
+    step = steps.setdefault(key, {**_EMPTY, "name": display(key), "status": "running"})
     if step["status"] in ("completed", "failed") and body["k"] not in (status.DONE, status.BROKEN):
         return  # an older record of the same lane, which sorts behind its result
     for other in steps.values():

@@ -141,7 +141,8 @@ class Invocation:
 
     # ------------------------------------------------------------------------------------------ asked by replay
     def blocked(self, fresh: list[Wanted], flight: list[Wanted]) -> None:
-        if self.fold.steps + len(fresh) > self.workflow.max_steps:
+        new = sum(wanted.key not in self.fold.slept for wanted in fresh)  # a sleep that goes on was counted before
+        if self.fold.steps + new > self.workflow.max_steps:
             raise OnwardError(
                 f"workflow {self.workflow.name!r} called more than {self.workflow.max_steps:,} steps in one run: "
                 f"raise max_steps=, or give each step more to do"

@@ -103,12 +103,13 @@ def _in_thread(call: Callable[[], Any], limit_s: float) -> Any:
     import contextvars
     import threading
 
+    context = contextvars.copy_context()
     results: list[Any] = []
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            results.append(contextvars.copy_context().run(call))
+            results.append(context.run(call))
         except BaseException as error:
             errors.append(error)
 

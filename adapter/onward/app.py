@@ -87,12 +87,14 @@ class App:
             raise InvalidOption(f"max_steps= takes 1 to 1,000,000, not {max_steps!r}")
         if steps_per_invocation not in (1, "fill"):
             raise InvalidOption(f'steps_per_invocation= takes 1 or "fill", not {steps_per_invocation!r}')
+        if on_failure is not None and not callable(on_failure):
+            raise InvalidOption(f"on_failure= takes a function (event, step), not {type(on_failure).__name__}")
         fill = steps_per_invocation == "fill"
 
         def register(fn: Callable[..., Any]) -> Workflow:
             if not callable(fn):
                 raise InvalidOption(f"@app.workflow decorates a function (event, step), not {type(fn).__name__}")
-            own_name = check_name("the name of a workflow", name or getattr(fn, "__name__", ""))
+            own_name = check_name("the name of a workflow", getattr(fn, "__name__", "") if name is None else name)
             after = None
             if on_failure is not None:
                 after = self._add(Workflow(on_failure, f"{own_name}.on_failure", None, retry, None, max_steps, fill))

@@ -79,8 +79,10 @@ def _run(
         raise InvalidOption(
             f"step {name!r}: the second argument is the function to perform, not {type(fn).__name__}; {_OPTIONS_HINT}"
         )
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
-        raise InvalidOption(f"step {name!r}: timeout= takes seconds greater than 0, not {timeout!r}; {_OPTIONS_HINT}")
+    if timeout is not None and not (_is_number(timeout) and 0 < timeout <= MAX_SLEEP_MS / 1000):
+        raise InvalidOption(
+            f"step {name!r}: timeout= takes seconds, over 0 and up to 366 days, not {timeout!r:.80}; {_OPTIONS_HINT}"
+        )
     if once and retries is not None:
         raise InvalidOption(f"step {name!r}: once=True means one attempt, so retries= has no meaning beside it")
     retry = Retry(max_attempts=1) if once else default if retries is None else Retry.of(retries)
@@ -92,9 +94,9 @@ def _run(
 
 
 def _sleep(replay: Replay, name: str, duration: float | timedelta) -> Effects:
-    seconds = duration if isinstance(duration, int | float) else duration.total_seconds()
-    if isinstance(duration, bool) or not 0 <= seconds * 1000 <= MAX_SLEEP_MS:
-        raise InvalidOption(f"step {name!r}: a sleep takes 0 seconds to 366 days, not {duration!r}")
+    seconds: Any = duration.total_seconds() if hasattr(duration, "total_seconds") else duration
+    if not _is_number(seconds) or not 0 <= seconds * 1000 <= MAX_SLEEP_MS:
+        raise InvalidOption(f"step {name!r}: a sleep takes 0 seconds to 366 days, not {duration!r:.80}")
     wanted = Wanted(replay.key(name), sleep_ms=round(seconds * 1000))
     return replay.result(wanted, (yield wanted))
 
@@ -105,6 +107,10 @@ def _sleep_until(replay: Replay, name: str, when: datetime) -> Effects:
         raise InvalidOption(f"step {name!r}: sleep_until takes a datetime (naive: UTC), not {when!r:.80}")
     wanted = Wanted(replay.key(name), until_ms=until_ms)
     return replay.result(wanted, (yield wanted))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def epoch_ms(when: object) -> int | None:

@@ -154,8 +154,16 @@ def _unwind(loop: Loop, task: asyncio.Task[Any], signal: BaseException) -> None:
         return
     task.cancel()
     loop.run_until_complete(asyncio.wait([task], timeout=MAX_UNWIND_S))
-    if isinstance(signal, Leave) and task.done() and not task.cancelled():
+    if isinstance(signal, Leave) and task.done() and not task.cancelled() and not _is_signal(task.exception()):
         raise LeaveSwallowed from task.exception()
+
+
+def _is_signal(error: BaseException | None) -> bool:
+    """Whether a task ended with nothing but the signal to leave: a step that is called in a `finally` block raises it
+    again, and a task group collects it from its tasks."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_signal, error.exceptions))
+    return isinstance(error, Leave | asyncio.CancelledError)
 
 
 def _cancel_rest(loop: Loop) -> None:

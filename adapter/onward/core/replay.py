@@ -22,7 +22,7 @@ finished step: a step that only failed so far may be renamed or removed, since t
 
 from __future__ import annotations
 
-from .errors import DefinitionError, Drift, InvalidName, Leave, NestedStep, StepError
+from .errors import DefinitionError, Drift, InvalidName, Leave, LeaveSwallowed, NestedStep, StepError
 from .ids import plan_digest
 from .log import Broken, Done
 from .values import MAX_NAME_CHARS, display
@@ -113,13 +113,14 @@ class Branch:
             self.groups[place:] = [[Branch() for _ in range(size)]]
         return self.groups[place]
 
+    def stand(self, wanted: list[Wanted]) -> BranchStands:
+        """The signal that leaves this branch, at these steps."""
+        self.stands = wanted
+        return BranchStands()
+
 
 class BranchStands(Leave):
     """Leaves one branch of `step.parallel`, to see how far the others come."""
-
-    def __init__(self, wanted: list[Wanted]) -> None:
-        super().__init__()
-        self.wanted = wanted
 
 
 class Replay:
@@ -174,6 +175,8 @@ class Replay:
         if self.left:
             raise Leave
         branch = self._branch
+        if branch is not None and branch.stands:  # called in a `finally` block, while the branch is being left
+            raise BranchStands
         if branch is not None and branch.used < len(branch.keys) and branch.keys[branch.used][0] == name:
             key = branch.keys[branch.used]
         else:
@@ -219,7 +222,7 @@ class Replay:
         outcome = self.outcome(wanted)
         while outcome is None:
             if self._branch is not None:
-                raise BranchStands([wanted])
+                raise self._branch.stand([wanted])
             self.block({wanted.key: wanted}, [wanted])
             outcome = self.outcome(wanted)
         return outcome
@@ -240,17 +243,20 @@ class Replay:
                 state.stands = []
                 try:
                     results[place] = branches[place]()
-                except BranchStands as leave:
-                    state.stands = leave.wanted
+                except BranchStands:
+                    pass
                 except Exception as error:
                     errors[place] = error
                 finally:
                     self._branch = outer
+                if state.stands and (place in results or place in errors):
+                    self.left = True
+                    raise LeaveSwallowed
                 pending.update((wanted.key, (place, wanted)) for wanted in state.stands)
             if not pending:
                 break
             if outer is not None:
-                raise BranchStands([wanted for state in states for wanted in state.stands])
+                raise outer.stand([wanted for state in states for wanted in state.stands])
             new = [wanted for place in waiting for wanted in states[place].stands]
             ready = self.block({key: wanted for key, (_, wanted) in pending.items()}, new)
             waiting = sorted({pending[wanted.key][0] for wanted in ready})

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..app import Workflow
     from ..core.log import Done, Fold, Lane
     from ..core.replay import Wanted
+    from ..core.values import Event
     from .engine import Engine, Wake
 
 _NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured)
@@ -105,7 +106,13 @@ class Invocation:
         result, error = None, None
         swallowed = False
         try:
-            result = self.call_workflow()
+            event = self.event()
+        except _NOT_THE_RUNS:
+            raise
+        except Exception as unreadable:
+            return None, unreadable
+        try:
+            result = self.call_workflow(event)
             swallowed = self.replay.left
         except Leave:
             pass
@@ -119,14 +126,16 @@ class Invocation:
             raise fault
         return result, swallowed_leave(self.workflow.name, self.fold, error) if swallowed else error
 
-    def call_workflow(self) -> Any:
-        fold, workflow = self.fold, self.workflow
+    def event(self) -> Event:
+        fold = self.fold
         if fold.deaths >= MAX_IDLE_DEATHS:
             raise Crashed(
                 f"{fold.deaths} invocations in a row died at this place of the run, where no step is performed"
             )
-        data = decode(self.ledger.text(fold.value, fold.body.get("blob")))
-        event = event_of(fold, data)
+        return event_of(fold, decode(self.ledger.text(fold.value, fold.body.get("blob"))))
+
+    def call_workflow(self, event: Event) -> Any:
+        workflow = self.workflow
         if not workflow.is_async:
             return workflow.fn(event, Step(self.replay, workflow.retry))
         from .. import loop

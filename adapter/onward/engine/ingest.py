@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.codec import decode
-from ..core.errors import InvalidEvent, UnknownWorkflow
+from ..core.errors import InvalidEvent, Misconfigured, RequestRefused, Unavailable, UnknownWorkflow
 from ..core.ids import run_id
 from ..core.values import MAX_NAME_CHARS, Event
 
@@ -58,18 +58,20 @@ def failure_run(engine: Engine, fold: Fold, failure: Failure) -> tuple[str, list
         return None
     if handler is None:
         return None
-    origin = fold.body["event"]
-    data: Any = {
-        "run_id": fold.run,
-        "workflow": fold.workflow,
-        "error": failure.to_json(),
-        "event": {
-            "name": origin["name"],
-            "id": origin["id"],
-            "data": decode(engine.ledger.text(fold.value, fold.body.get("blob"))),
-        },
-    }
+    origin: dict[str, Any] = {"name": fold.body["event"]["name"], "id": fold.body["event"]["id"], "data": None}
+    data: Any = {"run_id": fold.run, "workflow": fold.workflow, "error": failure.to_json(), "event": origin}
     now_ms = engine.clock.now_ms()
     event = Event(RUN_FAILED_EVENT, data, f"{fold.run}.failed", now_ms)
     run = run_id(handler.name, event.id)
-    return run, engine.ledger.birth(run, handler.name, event, now_ms + engine.horizon_ms, parent=fold.run)
+    due_ms = now_ms + engine.horizon_ms
+    try:
+        origin["data"] = decode(engine.ledger.text(fold.value, fold.body.get("blob")))
+        return run, engine.ledger.birth(run, handler.name, event, due_ms, parent=fold.run)
+    except (Unavailable, RequestRefused, Misconfigured):
+        raise
+    except Exception as error:  # unreadable, or too much beside the rest: the run must end all the same
+        engine.note(
+            "ERROR", "on_failure gets no event data", run_id=fold.run, workflow=fold.workflow, reason=str(error)
+        )
+        origin["data"] = None
+        return run, engine.ledger.birth(run, handler.name, event, due_ms, parent=fold.run)

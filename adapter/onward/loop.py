@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from .core.errors import Leave, LeaveSwallowed
-from .core.replay import stands_for_nothing
+from .core.replay import limits_what_is_left, stands_for_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .core.replay import Outcome, Replay, Wanted
     from .core.values import Key
 
+_LIMITS = ("Timeout._on_timeout", "_release_waiter")  # what the timers of asyncio.timeout, wait_for and wait call
 MAX_UNWIND_S = 1.0  # for the `finally` blocks of a workflow that leaves
 
 
@@ -31,11 +32,13 @@ class _IdleSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.idle: Callable[[], bool] | None = None
+        self.limited: Callable[[], bool] = bool
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None and self.idle is not None:
+        if self.idle is not None and (timeout is None or (timeout > 0 and self.limited())):
             ready = super().select(0)
-            return ready if ready or self.idle() else super().select(None)
+            if ready or self.idle():
+                return ready
         return super().select(timeout)
 
     def watches(self) -> bool:
@@ -49,7 +52,20 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._idle_selector = _IdleSelector()
         self._threads = 0
+        self._timers: list[tuple[asyncio.TimerHandle, bool]] = []
         super().__init__(self._idle_selector)
+        self._idle_selector.limited = self.limited
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        timer = super().call_at(when, callback, *args, context=context)
+        self._timers = [kept for kept in self._timers if not kept[0].cancelled() and kept[0].when() > self.time()]
+        self._timers.append((timer, getattr(callback, "__qualname__", "") in _LIMITS))
+        return timer
+
+    def limited(self) -> bool:
+        """Whether nothing is waited for but the end of a time limit around something else."""
+        running = [limit for timer, limit in self._timers if not timer.cancelled() and timer.when() > self.time()]
+        return bool(running) and all(running) and not self._idle_selector.watches()
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         future = super().run_in_executor(executor, func, *args)
@@ -65,7 +81,9 @@ class Loop(asyncio.SelectorEventLoop):
         awaited: a client that a step left open has one registered for ever."""
 
         def on_idle() -> bool:
-            if self._threads or (self._idle_selector.watches() and not steps_awaited()):
+            if self._threads or (self.limited() and not steps_awaited()):
+                return False
+            if self._idle_selector.watches() and not steps_awaited():
                 return False
             self.call_soon(self.stop)
             return True
@@ -138,6 +156,8 @@ def run(workflow: str, start: Callable[[Standing], Coroutine[Any, Any, Any]], re
             loop.run_until_idle(standing.awaited)
             if task.done():
                 return task.result()
+            if loop.limited():
+                raise limits_what_is_left(workflow)
             if not standing.awaited():
                 raise stands_for_nothing(workflow)
             standing.go_on()

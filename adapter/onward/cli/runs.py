@@ -6,6 +6,7 @@ import argparse
 import json
 import secrets
 import sys
+import time
 
 from ..app import App
 from ..core.errors import InvalidOption, UnknownRun, UnknownWorkflow
@@ -21,6 +22,7 @@ from .show import Progress, as_json, table
 
 MAX_WORKERS = 64
 REFRESH_S = 0.1
+LOOK_SHARE = 10  # looking at long logs takes a tenth of the time at most
 _TARGET_KEY = ("onward", "target")
 
 
@@ -99,13 +101,15 @@ def _remember(local: Local, name: str) -> None:
 def _finish(local: Local, runs: list[str], options: argparse.Namespace) -> int:
     """Work until the runs have ended; show them; the exit code."""
     with local.workers(options.workers) as wait, Progress(sys.stderr) as progress:
-        views = [run_view(local.engine.ledger, run) for run in runs]
+        views, look_s = [run_view(local.engine.ledger, run) for run in runs], 0.0
         while not all(view["status"] in ENDED for view in views):
             progress.show(views)
-            wait(REFRESH_S)
+            wait(max(REFRESH_S, LOOK_SHARE * look_s))
+            began = time.monotonic()
             views = [
                 run_view(local.engine.ledger, view["run_id"]) if view["status"] not in ENDED else view for view in views
             ]
+            look_s = time.monotonic() - began
         progress.show(views)
     for view in views:
         print(as_json(view) if options.json else table(view))

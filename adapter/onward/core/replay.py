@@ -407,3 +407,10 @@ def stands_for_nothing(workflow: str) -> DefinitionError:
         f"workflow {workflow!r} waits for something that no step will bring: await only steps (and what is made of "
         f"them) in a workflow function, and do everything else inside a step"
     )
+
+
+def limits_what_is_left(workflow: str) -> DefinitionError:
+    return DefinitionError(
+        f"workflow {workflow!r} puts a time limit of asyncio (timeout, wait_for, or wait with timeout=) around a step: "
+        f"it would end with this invocation, not with the time. Give the step timeout=, or race it with step.sleep(...)"
+    )

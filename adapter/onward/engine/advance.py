@@ -75,7 +75,7 @@ class Invocation:
         self.engine = engine
         self.ledger = engine.ledger
         self.fold = fold
-        self.workflow: Workflow = engine.app[fold.workflow]
+        self.workflow: Workflow = engine.workflow_of(fold)
         self.deadline_ms = deadline_ms
         self.began_ms = engine.clock.now_ms()
         self.invocation = invocation

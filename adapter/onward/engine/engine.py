@@ -63,6 +63,19 @@ class Engine:
     def fills(self, workflow: Workflow) -> bool:
         return workflow.fill if self.fill is None else self.fill
 
+    def workflow_of(self, fold: Fold) -> Workflow:
+        """The workflow of a run; raises `UnknownWorkflow` to the door where a deploy has removed it. The run stands as
+        it is: it goes on when the workflow is back, and the sweep ends it when it stays away."""
+        from ..core.errors import UnknownWorkflow
+
+        try:
+            return self.app[fold.workflow]
+        except UnknownWorkflow as error:
+            self.note(
+                "ERROR", "the workflow of a run is gone", run_id=fold.run, workflow=fold.workflow, reason=str(error)
+            )
+            raise
+
     # ---------------------------------------------------------------------------------------------------- verbs
     def handle(self, wake: Wake, deadline_ms: int | None = None, invocation: str | None = None) -> None:
         """Do what the wake asks, if it still stands. `deadline_ms`: epoch milliseconds at which this invocation is

@@ -180,7 +180,7 @@ class LaneInvocation(Invocation):
             raise Leave
         value = None
         if wanted.is_sleep:
-            body = self._outcome(wanted, status.DONE, 1)
+            body = self._outcome(wanted, status.DONE, 0)
         elif (body_or_none := self._worn_out(wanted)) is not None:
             body = body_or_none
         else:

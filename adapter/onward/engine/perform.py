@@ -88,13 +88,15 @@ def _limited(call: Callable[[], Any], limit_s: float) -> Any:
         before = signal.signal(signal.SIGALRM, ring)
     except ValueError:  # this is not the main thread
         return _in_thread(call, limit_s)
-    signal.setitimer(signal.ITIMER_REAL, max(limit_s, 0.001))
     try:
-        return call()
+        signal.setitimer(signal.ITIMER_REAL, max(limit_s, 0.001))
+        try:
+            return call()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the alarm may still ring here, and is caught as well
     except _Alarm:
         raise _timeout(limit_s) from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 

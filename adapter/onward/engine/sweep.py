@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 
 from ..core import status
-from ..core.errors import Unavailable
+from ..core.errors import Unavailable, UnknownWorkflow
 from ..core.log import LOG_END, log_key, run_of
 from ..core.values import Failure
 from ..ports import Item, Swap
@@ -70,11 +70,15 @@ def _give_up(engine: Engine, run: str, stalls: int) -> None:
     fold = engine.ledger.load(run)
     if fold is None or status.ENDED & {fold.status}:
         return
-    engine.fail(
-        fold,
-        Failure(
-            STALLED,
-            f"the run was woken {stalls} times and its log never grew: each invocation was lost, or died without a "
-            f"trace. Look for timeouts and memory in the function's own log around run {run}",
-        ),
+    failure = Failure(
+        STALLED,
+        f"the run was woken {stalls} times and its log never grew: each invocation was lost, or died without a "
+        f"trace. Look for timeouts and memory in the function's own log around run {run}",
     )
+    try:
+        engine.workflow_of(fold)
+    except UnknownWorkflow as error:
+        failure = Failure(
+            UnknownWorkflow.__name__, f"{error}. The run was woken {stalls} times, and it never came back"
+        )
+    engine.fail(fold, failure)

@@ -32,6 +32,9 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
     for item in items:
         fold.apply(item)
         _add(steps, json.loads(item.body))
+    for key, step in steps.items():
+        if step["status"] == "sleeping" and key != fold.resting:
+            step["status"] = "completed"  # whatever followed, the sleep was over
     if fold.moves:
         for item in ledger.store.read(partition, lane_key((0, 0)), "S~"):
             _add(steps, json.loads(item.body))
@@ -74,17 +77,11 @@ _STATUS = {
 def _add(steps: dict[Key, dict[str, Any]], body: dict[str, Any]) -> None:
     """Take a record of a step into the view of that step."""
     if "s" not in body:
-        for step in steps.values():
-            if step["status"] == "sleeping" and body["k"] != status.DIED:
-                step["status"] = "completed"
         return
     key = (body["s"], body["n"])
     step = steps.setdefault(key, {**_EMPTY, "name": display(key), "status": "running"})
     if step["status"] in ("completed", "failed") and body["k"] not in (status.DONE, status.BROKEN):
         return  # an older record of the same lane, which sorts behind its result
-    for other in steps.values():
-        if other["status"] == "sleeping" and other is not step:
-            other["status"] = "completed"
     is_sleep = body["k"] == status.SLEPT
     step.update(
         status=_STATUS[body["k"]],

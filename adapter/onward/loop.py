@@ -56,7 +56,7 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__(self._idle_selector)
         self._idle_selector.limited = self.limited
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         timer = super().call_at(when, callback, *args, context=context)
         self._timers = [kept for kept in self._timers if not kept[0].cancelled() and kept[0].when() > self.time()]
         self._timers.append((timer, getattr(callback, "__qualname__", "") in _LIMITS))

@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OnwardError as error:
         if options.debug:
             raise
-        print(f"onward: {error}", file=sys.stderr)
+        lines = [line.strip() for line in str(error).splitlines()]
+        print("onward:", " ".join(filter(None, lines)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nonward: stopped; `onward resume --store {options.store}` goes on where it stands", file=sys.stderr)

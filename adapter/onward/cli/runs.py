@@ -39,7 +39,12 @@ def run(options: argparse.Namespace) -> int:
     local = _open(app, options)
     try:
         _remember(local, options.target)
-        event = Event(options.event, data, options.id or f"cli-{secrets.token_hex(8)}", local.clock.now_ms())
+        event = Event(
+            options.event,
+            data,
+            f"cli-{secrets.token_hex(8)}" if options.id is None else options.id,
+            local.clock.now_ms(),
+        )
         runs = ingest(local.engine, event)
         local.resume_each(runs)
         return _finish(local, runs, options)

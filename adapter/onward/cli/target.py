@@ -31,7 +31,7 @@ def load(target: str) -> tuple[App, ModuleType]:
                 f"there is no module {error.name!r} to import: are you in the folder that has it?"
             ) from error
         raise DefinitionError(f"module {name!r} needs {error.name!r}, which is not installed") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DefinitionError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     app = getattr(module, variable, None)
     if not isinstance(app, App):
@@ -54,7 +54,11 @@ def event_data(text: str | None, module: ModuleType, event: str) -> Any:
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidEvent(f"cannot read the event's data from {origin!r}: {error}") from error
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return json.loads(text, parse_constant=_no_json)
+    except (ValueError, RecursionError) as error:
         shown = text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
         raise InvalidEvent(f"{origin} is no JSON ({error}): {shown}") from error
+
+
+def _no_json(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

@@ -15,6 +15,7 @@ from onward.aws.dynamodb import DUE_INDEX, DynamoStore
 from onward.aws.failures import AwsError, unavailable
 from onward.clock import SystemClock
 from onward.core.errors import LayoutMismatch
+from onward.core.log import LAYOUT
 from onward.ports import Item, Put
 
 TYPE_CHECKING = False
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from onward.aws.wire import Wire
 
-LAYOUT = 1
 LAYOUT_KEY = ("onward", "layout")
 
 SCHEMA: dict[str, Any] = {

@@ -79,6 +79,10 @@ class Wanted:
     def is_sleep(self) -> bool:
         return self.fn is None
 
+    def ends_ms(self, now_ms: int) -> int:
+        """When a sleep that begins now is over."""
+        return self.until_ms if self.until_ms is not None else now_ms + (self.sleep_ms or 0)
+
 
 class Slept:
     """The outcome of a sleep that is over."""

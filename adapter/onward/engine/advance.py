@@ -174,8 +174,8 @@ class Invocation:
         """Do the one step at the end of the log; return when it has an outcome and this invocation may go on."""
         fold = self.fold
         now_ms = self.engine.clock.now_ms()
-        if self.seen:
-            self._append({"k": status.PLANNED, "seen": self.seen, "count": 0, "digest": "", "names": []})
+        if unwritten := self._unwritten():
+            self._append(*unwritten)
             self.seen = []
             self.replay.caught_up(fold.moves[-1], [])
         if wanted.is_sleep:
@@ -204,7 +204,7 @@ class Invocation:
     def _rest(self, wanted: Wanted, now_ms: int) -> None:
         until_ms = self.fold.slept.get(wanted.key)
         if until_ms is None:
-            until_ms = wanted.until_ms if wanted.until_ms is not None else now_ms + (wanted.sleep_ms or 0)
+            until_ms = wanted.ends_ms(now_ms)
             self._append(self._outcome(wanted, status.SLEPT, 1, until=until_ms))
         if not self.elapsed(until_ms):
             self._leave_until(until_ms)
@@ -276,11 +276,7 @@ class Invocation:
         from .fanout import FEW, first_wakes
 
         now_ms = self.engine.clock.now_ms()
-        sleeps = {
-            str(index): wanted.until_ms if wanted.until_ms is not None else now_ms + (wanted.sleep_ms or 0)
-            for index, wanted in enumerate(fresh)
-            if wanted.is_sleep
-        }
+        sleeps = {str(index): wanted.ends_ms(now_ms) for index, wanted in enumerate(fresh) if wanted.is_sleep}
         body: dict[str, Any] = {
             "k": status.PLANNED,
             "seen": self.seen,

@@ -87,7 +87,7 @@ class Engine:
 
     def send(self, wake: Wake, at_ms: int | None = None) -> None:
         """Send a wake, if it lies within reach; what lies beyond is the sweep's, through `due`."""
-        if at_ms is None or at_ms - self.clock.now_ms() <= self.wakes.reach_ms:
+        if at_ms is None or not self.far(at_ms):
             self.wakes.send({"onward": 1, **wake}, at_ms)
 
     def far(self, at_ms: int) -> bool:
@@ -116,13 +116,13 @@ class Engine:
         times = [self.due_for(until_ms) for until_ms in far]
         return min(times if idle else [self.clock.now_ms() + self.horizon_ms, *times])
 
-    def watch(self, fold: Fold, **fields: object) -> None:
+    def watch(self, fold: Fold) -> None:
         """Move the run's `due` where it has become wrong by more than half the horizon. Rarely: each move is an
         index write as well."""
         wanted_ms = self.due_ms(fold)
         standing_ms = self.ledger.head(fold).due_ms or 0
         if abs(standing_ms - wanted_ms) > self.horizon_ms // 2:
-            self.ledger.move_head(fold, wanted_ms, stalls=0, **fields)
+            self.ledger.move_head(fold, wanted_ms, stalls=0)
 
     # ------------------------------------------------------------------------------------------------------ ends
     def fail(self, fold: Fold, failure: Failure, before: tuple[dict[str, Any], str | None] | None = None) -> None:

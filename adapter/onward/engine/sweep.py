@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 
-from ..core import status
 from ..core.errors import Unavailable, UnknownWorkflow
 from ..core.log import LOG_END, log_key, run_of
 from ..core.values import Failure
@@ -68,7 +67,7 @@ def _sweep_run(engine: Engine, head: Item) -> None:
 
 def _give_up(engine: Engine, run: str, stalls: int) -> None:
     fold = engine.ledger.load(run)
-    if fold is None or status.ENDED & {fold.status}:
+    if fold is None or fold.ended is not None:
         return
     failure = Failure(
         STALLED,

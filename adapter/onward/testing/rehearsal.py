@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.codec import decode
-from ..core.status import ENDED
 from ..core.values import Event
 from ..engine.engine import HORIZON_MS, Engine
 from ..engine.ingest import ingest
@@ -80,9 +79,6 @@ class QueuedWakes:
         """The next wake and its time."""
         at_ms, _, wake = heapq.heappop(self._queue)
         return at_ms, wake
-
-    def __len__(self) -> int:
-        return len(self._queue)
 
 
 class Rehearsal:
@@ -207,6 +203,3 @@ class Rehearsal:
     def open_heads(self) -> Iterator[Any]:
         """The heads of the runs that have not ended."""
         yield from unfinished(self.engine.ledger, 1_000)
-
-    def ended(self, run: str) -> bool:
-        return self.view(run)["status"] in ENDED

@@ -79,7 +79,7 @@ class Wire:
     """One client for all five services. Safe for several threads.
 
     `region`: AWS_REGION by default. `endpoint_url`: one URL for every service, above what the environment says.
-    `attempts`: how often a call is tried at most. `sleep`: waits so many seconds.
+    `attempts`: how often a call is tried at most. `sleep`: waits so many seconds. `chance`: draws from [0, 1).
     `meter`: called after each reply, retried ones included, with (service, operation, bytes sent, bytes received,
     the parsed reply or None); while it is set, the store asks DynamoDB for the capacity that it consumed.
     """
@@ -94,6 +94,7 @@ class Wire:
         read_timeout_s: float = READ_TIMEOUT_S,
         max_reply_bytes: int = MAX_REPLY_BYTES,
         sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] | None = None,
         environ: Mapping[str, str] = os.environ,
         meter: Meter | None = None,
     ) -> None:
@@ -105,6 +106,7 @@ class Wire:
         self._endpoint_url = endpoint_url
         self._environ = environ
         self._sleep = sleep
+        self._chance = chance or _chance
         self._routes: dict[tuple[str, str], tuple[Address, str]] = {}
 
     def connect(self, service: str = "dynamodb") -> None:
@@ -120,7 +122,7 @@ class Wire:
 
     def wait(self, attempt: int, throttled: bool = False) -> None:
         """Sleep before the attempt after this one (from 0), for callers that have a retry rule of their own."""
-        self._sleep(wait_s("dynamodb", attempt, throttled, _chance()))
+        self._sleep(wait_s("dynamodb", attempt, throttled, self._chance()))
 
     def json(
         self,
@@ -199,7 +201,7 @@ class Wire:
                 throttled = is_throttled(error.code, error.status)
                 retry_after = reply.headers.get("x-amz-retry-after")
             if attempt + 1 < self.attempts:
-                self._sleep(wait_s(call.service, attempt, throttled, _chance(), retry_after))
+                self._sleep(wait_s(call.service, attempt, throttled, self._chance(), retry_after))
         raise failure
 
     def _attempt(self, call: Call) -> tuple[Reply, dict[str, Any] | None]:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..app import App, Handler
-    from ..ports import Blobs, Store
+    from ..engine.notes import Note
+    from ..ports import Blobs, Clock, Store
 
 
 def handler(app: App, *, steps_per_invocation: int | str | None = None) -> Handler:
@@ -42,16 +43,26 @@ def handler(app: App, *, steps_per_invocation: int | str | None = None) -> Handl
 
 
 class Door:
-    """Takes what Lambda hands over to the engine's verbs."""
+    """Takes what Lambda hands over to the engine's verbs. `wire`, `clock`, `note`: others than the real ones, for a
+    simulation."""
 
-    def __init__(self, app: App, environ: Mapping[str, str], fill: bool | None) -> None:
+    def __init__(
+        self,
+        app: App,
+        environ: Mapping[str, str],
+        fill: bool | None = None,
+        *,
+        wire: Wire | None = None,
+        clock: Clock | None = None,
+        note: Note | None = None,
+    ) -> None:
         self.app = app
         self.environ = environ
-        self.wire = Wire(environ=environ)
-        self.clock = SystemClock()
+        self.wire = wire or Wire(environ=environ)
+        self.clock: Clock = clock or SystemClock()
         store, blobs = self._store()
         self.function = environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
-        self.engine = Engine(app, store, self._wakes(), blobs, self.clock, fill=fill, note=to_stdout(app.name))
+        self.engine = Engine(app, store, self._wakes(), blobs, self.clock, fill=fill, note=note or to_stdout(app.name))
 
     def _store(self) -> tuple[Store, Blobs | None]:
         path = self.environ.get("ONWARD_STORE")

@@ -19,10 +19,11 @@ from ..core.values import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 MAX_SHOWN_CHARS = 200
+MAX_REASON_CHARS = 500
 
 
 class OwnWake:
@@ -44,12 +45,13 @@ class Batch:
 
 
 class Arrived:
-    """Events from a bus."""
+    """Events from a bus. `refused`: what came with them and is no event; it keeps none of them out."""
 
-    __slots__ = ("events",)
+    __slots__ = ("events", "refused")
 
-    def __init__(self, events: list[Event]) -> None:
+    def __init__(self, events: list[Event], refused: Sequence[UnknownPayload] = ()) -> None:
         self.events = events
+        self.refused = refused
 
 
 class CameToNothing:
@@ -80,18 +82,27 @@ def recognise(payload: Any) -> Envelope:
         and payload
         and all(isinstance(entry, dict) and "detail-type" in entry for entry in payload)
     ):
-        return Arrived([_event(entry) for entry in payload])
-    shown = json.dumps(payload, default=str)
+        return _several(payload)
     raise UnknownPayload(
         f"the handler was given something that is no wake, SQS batch, EventBridge event or on-failure record: "
-        f"{shown[:MAX_SHOWN_CHARS]}{'...' if len(shown) > MAX_SHOWN_CHARS else ''}"
+        f"{_shown(payload)}"
     )
+
+
+def _shown(payload: Any) -> str:
+    try:
+        shown = json.dumps(payload, default=str)
+    except (RecursionError, ValueError, TypeError) as error:
+        shown = f"a {type(payload).__name__} that cannot be shown ({type(error).__name__})"
+    return f"{shown[:MAX_SHOWN_CHARS]}{'...' if len(shown) > MAX_SHOWN_CHARS else ''}"
 
 
 def parse_body(body: str) -> Any:
     """The payload in the body of a queue's message."""
     try:
         return json.loads(body)
+    except RecursionError:
+        raise UnknownPayload(f"a message of the queue is nested too deeply: {body[:MAX_SHOWN_CHARS]!r}") from None
     except ValueError:
         raise UnknownPayload(f"a message of the queue is no JSON: {body[:MAX_SHOWN_CHARS]!r}") from None
 
@@ -106,7 +117,13 @@ def _batch(payload: dict[str, Any]) -> Batch | None:
         return None
     if records[0].get("eventSource") != "aws:sqs":
         return None
-    return Batch([(record["messageId"], record["body"]) for record in records])
+    messages = []
+    for record in records:
+        message, body = (record.get("messageId"), record.get("body")) if isinstance(record, dict) else (None, None)
+        if not isinstance(message, str) or not isinstance(body, str):
+            raise UnknownPayload(f"a record of an SQS batch has no messageId or no body: {_shown(record)}")
+        messages.append((message, body))
+    return Batch(messages)
 
 
 def _came_to_nothing(payload: dict[str, Any]) -> CameToNothing | None:
@@ -115,11 +132,15 @@ def _came_to_nothing(payload: dict[str, Any]) -> CameToNothing | None:
         return None
     answer = payload.get("responsePayload")
     told: dict[str, Any] = answer if isinstance(answer, dict) else {}
-    kind, message = str(told.get("errorType", "")), str(told.get("errorMessage", ""))
+    kind, message = _text(told.get("errorType", "")), _text(told.get("errorMessage", ""))
     was_run = context["condition"] == "RetriesExhausted" and isinstance(payload.get("responseContext"), dict)
     killed = was_run and "stackTrace" not in told and "Recursive" not in kind
-    reason = ": ".join(part for part in (kind, message) if part) or str(context["condition"])
-    return CameToNothing(payload["requestPayload"], killed, reason[:500], context.get("requestId"))
+    reason = ": ".join(part for part in (kind, message) if part) or _text(context["condition"])
+    return CameToNothing(payload["requestPayload"], killed, reason[:MAX_REASON_CHARS], context.get("requestId"))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else _shown(value)
 
 
 def _tick(payload: dict[str, Any]) -> OwnWake | None:
@@ -145,11 +166,24 @@ _RECOGNISERS: tuple[Callable[[dict[str, Any]], Envelope | None], ...] = (
 )
 
 
+def _several(payload: list[dict[str, Any]]) -> Arrived:
+    events, refused = [], []
+    for entry in payload:
+        try:
+            events.append(_event(entry))
+        except UnknownPayload as error:
+            refused.append(error)
+    if not events:
+        raise refused[0]
+    return Arrived(events, refused)
+
+
 def _event(payload: dict[str, Any]) -> Event:
-    from datetime import datetime
+    from datetime import UTC, datetime
 
     try:
-        at_ms = round(datetime.fromisoformat(payload["time"]).timestamp() * 1000)
+        at = datetime.fromisoformat(payload["time"])
+        at_ms = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
         return Event(payload["detail-type"], payload["detail"], payload["id"], at_ms)
-    except (KeyError, ValueError, TypeError) as error:
-        raise UnknownPayload(f"an EventBridge event has no usable {error}") from None
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise UnknownPayload(f"an EventBridge event has no usable {str(error)[:MAX_SHOWN_CHARS]}") from None

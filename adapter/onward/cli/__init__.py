@@ -21,8 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OnwardError as error:
         if options.debug:
             raise
+        from .show import plain
+
         lines = [line.strip() for line in str(error).splitlines()]
-        print("onward:", " ".join(filter(None, lines)), file=sys.stderr)
+        print("onward:", plain(" ".join(filter(None, lines))), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nonward: stopped; `onward resume --store {options.store}` goes on where it stands", file=sys.stderr)

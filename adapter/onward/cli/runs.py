@@ -9,7 +9,7 @@ import sys
 import time
 
 from ..app import App
-from ..core.errors import InvalidOption, UnknownRun, UnknownWorkflow
+from ..core.errors import Fault, InvalidOption, LayoutMismatch, Unavailable, UnknownRun, UnknownWorkflow
 from ..core.status import COMPLETED, ENDED
 from ..core.values import Event
 from ..engine.ingest import ingest
@@ -18,7 +18,7 @@ from ..engine.views import run_view
 from ..entry.local import Local
 from ..ports import Item, Put, Swap
 from . import target
-from .show import Progress, as_json, table
+from .show import Progress, as_json, plain, table
 
 MAX_WORKERS = 64
 REFRESH_S = 0.1
@@ -81,10 +81,26 @@ def resume(options: argparse.Namespace) -> int:
         else:
             app[run_view(local.engine.ledger, options.run)["workflow"]]
             runs = [options.run]
-        local.resume_each(runs)
-        return _finish(local, runs, options)
+        readable = _readable(local, runs)
+        local.resume_each(readable)
+        code = _finish(local, readable, options) if readable else 0
+        return code if len(readable) == len(runs) else 1
     finally:
         local.close()
+
+
+def _readable(local: Local, runs: list[str]) -> list[str]:
+    """Those of the runs whose logs can be read; the others, which somebody edited, are named on standard error."""
+    found = []
+    for run in runs:
+        try:
+            run_view(local.engine.ledger, run)
+            found.append(run)
+        except (Fault, LayoutMismatch, UnknownRun) as error:
+            if isinstance(error, Unavailable):
+                raise
+            print("onward:", plain(f"run {run} is left as it is: {error}"), file=sys.stderr)
+    return found
 
 
 def _open(app: App, options: argparse.Namespace) -> Local:

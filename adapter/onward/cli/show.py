@@ -92,18 +92,19 @@ def table(view: dict[str, Any]) -> str:
         )
     lines.append("")
     lines.append(
-        f"run {view['run_id']} of {view['workflow']} {view['status']}: {view['steps_done']} steps done, "
+        f"run {view['run_id']} of {plain(view['workflow'])} {view['status']}: {view['steps_done']} steps done, "
         f"{view['attempts']} attempts, {view['retries']} retries, {duration_s(view):.1f} s"
     )
     if view["error"]:
-        lines.append(f"{view['error']['type']}: {view['error']['message']}")
+        lines.extend(map(plain, f"{view['error']['type']}: {view['error']['message']}".splitlines()))
         told = next(
             (step["error"] for step in reversed(steps) if step["status"] == "failed" and step["error"]), view["error"]
         )
-        lines.extend(f"  {line}" for line in told["traceback"].splitlines()[-MAX_TRACEBACK_LINES:])
+        lines.extend(f"  {plain(line)}" for line in told["traceback"].splitlines()[-MAX_TRACEBACK_LINES:])
     if view["status"] == COMPLETED:
         output = view["output"]
-        lines.append(f"output: {output if len(output) <= MAX_OUTPUT_CHARS else output[:MAX_OUTPUT_CHARS] + '...'}")
+        shown = output if len(output) <= MAX_OUTPUT_CHARS else output[:MAX_OUTPUT_CHARS] + "..."
+        lines.append(f"output: {plain(shown)}")
     return "\n".join(lines)
 
 
@@ -129,6 +130,14 @@ def _telling(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     edges = [0, 1, len(steps) - 2, len(steps) - 1]
     chosen = set(edges) | set(sorted(odd)[: MAX_ROWS - len(edges)])
     return [steps[place] for place in sorted(chosen)]
+
+
+def plain(text: str) -> str:
+    """`text` for a terminal: what is not printable (control characters, escape sequences, marks that turn the direction
+    of writing, lone surrogates) stands there as Python would escape it, so no text from outside can steer it."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _short(name: str) -> str:

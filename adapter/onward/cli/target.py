@@ -51,7 +51,7 @@ def event_data(text: str | None, module: ModuleType, event: str) -> Any:
         origin = text[1:]
         try:
             text = Path(origin).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # no UTF-8, or no name of a file
             raise InvalidEvent(f"cannot read the event's data from {origin!r}: {error}") from error
     try:
         return json.loads(text, parse_constant=_no_json)

@@ -21,7 +21,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    Path = tuple["Path", str | int] | None
+    """Where a value stands inside another: the path of what holds it, and its key or index there. It is spelled out
+    for errors only: spelling it out at each value would take time in the square of a hostile payload's size."""
+
 MAX_DEPTH = 100
+MAX_TOLD_CHARS = 200  # of a path, or of an error of somebody else's, in our own errors
 _PLAIN = (str, int, bool, type(None))
 _SCALARS = (str, int, float)
 _INFINITE = (float("inf"), float("-inf"))
@@ -32,7 +37,7 @@ def encode(value: Any, what: str, output_type: Any = None) -> str:
 
     Raises `NotEncodable` with the path inside the value and the type of what stands there.
     """
-    tree = _fold_in(value, "$", what, output_type is not None, 0)
+    tree = _fold_in(value, None, what, output_type is not None, 0)
     try:
         text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         text.encode()
@@ -44,38 +49,59 @@ def encode(value: Any, what: str, output_type: Any = None) -> str:
 
 
 def decode(text: str, output_type: Any = None) -> Any:
-    """The value of a JSON text that `encode` made: a new object at every call."""
-    tree = json.loads(text)
-    if '"$"' in text:
-        tree = _fold_out(tree)
+    """The value of a JSON text that `encode` made: a new object at every call.
+
+    Raises `NotEncodable` for a text that it did not make, and what the constructor of `output_type` raises.
+    """
+    try:
+        tree = json.loads(text)
+        if '"$"' in text:
+            tree = _fold_out(tree)
+    except (NotEncodable, MemoryError):
+        raise
+    except Exception as error:  # whoever edits a log can write anything, and a class may refuse its fields
+        raise NotEncodable(
+            f"the log holds a value that cannot be read back ({type(error).__name__}: {str(error)[:MAX_TOLD_CHARS]}): "
+            f"it was edited, or its class was changed"
+        ) from error
     return tree if output_type is None else revive(tree, output_type)
 
 
-def _fold_in(value: Any, path: str, what: str, typed: bool, depth: int) -> Any:
+def _shown(path: Path) -> str:
+    """A path as people read it, like $.items[3].price; its beginning where it is long."""
+    parts: list[str] = []
+    while path is not None:  # as deep as values may be nested, and no deeper
+        path, part = path
+        parts.append(f"[{part}]" if isinstance(part, int) else f".{part[:MAX_TOLD_CHARS]}")
+    text = "$" + "".join(reversed(parts))
+    return text if len(text) <= MAX_TOLD_CHARS else f"{text[:MAX_TOLD_CHARS]}..."
+
+
+def _fold_in(value: Any, path: Path, what: str, typed: bool, depth: int) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
     if depth > MAX_DEPTH:
-        raise NotEncodable(f"{what} is nested deeper than {MAX_DEPTH} levels (or contains itself) at {path[:80]}")
+        raise NotEncodable(f"{what} is nested deeper than {MAX_DEPTH} levels (or contains itself) at {_shown(path)}")
     if kind is dict:
         for name in value:
             if type(name) is not str:
                 raise NotEncodable(
-                    f"{what} has a key of type {_name(type(name))} at {path}: {name!r:.60}. "
+                    f"{what} has a key of type {_name(type(name))} at {_shown(path)}: {name!r:.60}. "
                     f"Keys must be strings: use str(key)"
                 )
-        inside = {k: _fold_in(v, f"{path}.{k}", what, typed, depth + 1) for k, v in value.items()}
+        inside = {k: _fold_in(v, (path, k), what, typed, depth + 1) for k, v in value.items()}
         return {"$": "dict", "v": [list(pair) for pair in inside.items()]} if "$" in inside else inside
     if kind is list:
-        return [_fold_in(v, f"{path}[{i}]", what, typed, depth + 1) for i, v in enumerate(value)]
+        return [_fold_in(v, (path, i), what, typed, depth + 1) for i, v in enumerate(value)]
     if kind is tuple:
-        return {"$": "tuple", "v": [_fold_in(v, f"{path}[{i}]", what, typed, depth + 1) for i, v in enumerate(value)]}
+        return {"$": "tuple", "v": [_fold_in(v, (path, i), what, typed, depth + 1) for i, v in enumerate(value)]}
     if kind is float:
         return {"$": "float", "v": str(value)} if value != value or value in _INFINITE else value  # noqa: PLR0124
     return _fold_in_rare(value, path, what, typed, depth)
 
 
-def _fold_in_rare(value: Any, path: str, what: str, typed: bool, depth: int) -> Any:
+def _fold_in_rare(value: Any, path: Path, what: str, typed: bool, depth: int) -> Any:
     """What is neither a plain value nor a container of JSON's."""
     kind = type(value)
     if kind is bytes or kind is bytearray:
@@ -91,11 +117,11 @@ def _fold_in_rare(value: Any, path: str, what: str, typed: bool, depth: int) -> 
         return {"$": "uuid", "v": str(value)}
     enum, dataclasses = sys.modules.get("enum"), sys.modules.get("dataclasses")
     if enum is not None and isinstance(value, enum.Enum):
-        inner = _fold_in(value.value, f"{path}.value", what, typed, depth + 1)
+        inner = _fold_in(value.value, (path, "value"), what, typed, depth + 1)
         return {"$": "enum", "t": _class_name(kind, what, path), "v": inner}
     if dataclasses is not None and dataclasses.is_dataclass(kind):
         inside = {
-            field.name: _fold_in(getattr(value, field.name), f"{path}.{field.name}", what, typed, depth + 1)
+            field.name: _fold_in(getattr(value, field.name), (path, field.name), what, typed, depth + 1)
             for field in dataclasses.fields(value)
             if field.init
         }
@@ -103,7 +129,7 @@ def _fold_in_rare(value: Any, path: str, what: str, typed: bool, depth: int) -> 
     if hasattr(kind, "model_fields") and hasattr(value, "model_dump"):
         if not typed:
             raise NotEncodable(
-                f"{what} has a pydantic model {_name(kind)} at {path}: pass output_type={kind.__name__} "
+                f"{what} has a pydantic model {_name(kind)} at {_shown(path)}: pass output_type={kind.__name__} "
                 f"to the step so that it comes back as one"
             )
         return _fold_in(value.model_dump(mode="python", round_trip=True), path, what, typed, depth + 1)
@@ -116,7 +142,7 @@ def _fold_in_rare(value: Any, path: str, what: str, typed: bool, depth: int) -> 
     }.get(kind.__name__, "return plain data: dict, list, str, numbers, datetime, Decimal, UUID, bytes, Enum, dataclass")
     if hasattr(value, "tolist"):  # NumPy's scalars and arrays
         hint = "use .tolist()"
-    raise NotEncodable(f"{what} has a value of type {_name(kind)} at {path}, which cannot be kept: {hint}")
+    raise NotEncodable(f"{what} has a value of type {_name(kind)} at {_shown(path)}, which cannot be kept: {hint}")
 
 
 def _fold_out(tree: Any) -> Any:
@@ -160,8 +186,8 @@ def _rebuild(tag: str, name: str, inner: Any) -> Any:
 
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
+    for part in path.split("."):  # not by getattr: a module's __getattr__ may import, a descriptor may do anything
+        found = getattr(found, "__dict__", {}).get(part)
     known = isinstance(found, type)
     if known and tag == "enum" and issubclass(found, enum.Enum):
         return found(inner)
@@ -231,9 +257,11 @@ def _revive_generic(tree: Any, origin: Any, arguments: tuple[Any, ...]) -> Any:
     raise NotEncodable(f"a value of type {_name(type(tree))} fits none of output_type's: {'; '.join(problems)[:500]}")
 
 
-def _class_name(kind: type, what: str, path: str) -> str:
+def _class_name(kind: type, what: str, path: Path) -> str:
     if "<locals>" in kind.__qualname__:
-        raise NotEncodable(f"{what} has a {_name(kind)} at {path}, a class inside a function: move it to the module")
+        raise NotEncodable(
+            f"{what} has a {_name(kind)} at {_shown(path)}, a class inside a function: move it to the module"
+        )
     return f"{kind.__module__}:{kind.__qualname__}"
 
 

@@ -159,7 +159,7 @@ class RetryAfter(StepFailure):
         if not hasattr(when, "timestamp"):
             try:
                 fits = abs(float(when)) <= MAX_RETRY_AFTER_S
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 fits = False
             if not fits:
                 raise InvalidOption(f"RetryAfter takes seconds (up to 366 days) or a datetime, not {when!r:.80}")

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from .values import Key
 
+MAX_RUN_CHARS = 64  # of what is accepted as the id of a run; our own have 24
+
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 
 
@@ -28,6 +30,17 @@ def run_id(workflow: str, event_id: str) -> str:
     """The run that an event starts of a workflow: 24 characters. One event, however often it is delivered, has
     one run of each workflow."""
     return _digest(24, "run", workflow, event_id)
+
+
+def is_run_id(run: object) -> bool:
+    """Whether this can be the id of a run: letters, digits and "-_." of ASCII. Nothing else that stands in a wake or is
+    typed at a command becomes a key of the table."""
+    return (
+        isinstance(run, str)
+        and 1 <= len(run) <= MAX_RUN_CHARS
+        and run.isascii()
+        and all(char.isalnum() or char in "-_." for char in run)
+    )
 
 
 def idempotency_key(run: str, key: Key) -> str:

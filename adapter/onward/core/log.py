@@ -7,6 +7,7 @@ One partition of the table holds a run. Sorted by their keys, its items are:
     M#<chunk>                 marks: which steps in flight are done, where there are many (see engine/fanout.py)
     S#<plan>.<index>          the result of a step that was in flight beside others, put once
     S#<plan>.<index>#<n>      what happened to its attempt n, where that was not the result
+    T                         which look of the timer was begun last, where one runs (see engine/fanout.py)
 
 A step that runs alone has its records in the log itself: nobody contends with it. Steps that run beside each
 other have a lane each (the S items), and the log holds only what orders them: a record `planned` says which
@@ -38,7 +39,11 @@ LAYOUT = 1  # of the items above; a store or a run of a newer one is refused
 
 HEAD = "H"
 LOG_END = "L~"
+TIMER = "T"
 MAX_SEQ = 99_999_999
+MAX_PLANNED = 1_000_000  # steps in one plan: no run may have more (max_steps=)
+MAX_KEY_DIGITS = 8  # of each number in a sort key
+MAX_TOLD_CHARS = 200  # of somebody else's text in an error
 NAMES_IN_PLAN = 24  # names that a plan spells out; a digest stands for all of them
 
 
@@ -70,6 +75,61 @@ def run_of(partition: str) -> str:
     return partition.removeprefix("run#")
 
 
+# -------------------------------------------------------------------------------- what stands in the table's items
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What reading an item raises that Onward did not write. Whoever may write to the table can put anything there."""
+
+
+def unreadable(run: str, sort: str, error: Exception | str) -> status.IllegalRecord:
+    told = error if isinstance(error, str) else f"{type(error).__name__}: {str(error)[:MAX_TOLD_CHARS]}"
+    return status.IllegalRecord(
+        f"the item {sort[:MAX_TOLD_CHARS]!r} of run {run} cannot be read ({told}): it was edited, or Onward has a bug"
+    )
+
+
+def fields_of(item: Item) -> dict[str, Any]:
+    """The fields in an item's body. Raises `IllegalRecord` where it is no JSON object."""
+    try:
+        fields = json.loads(item.body)
+    except UNREADABLE as error:
+        raise unreadable(run_of(item.partition), item.sort, error) from error
+    if type(fields) is not dict:
+        raise unreadable(run_of(item.partition), item.sort, "no JSON object")
+    return fields
+
+
+def head_of(item: Item) -> dict[str, Any]:
+    """The fields of a run's head, `workflow` and `status` among them. Raises `IllegalRecord`."""
+    fields = fields_of(item)
+    if type(fields.get("workflow")) is not str or type(fields.get("status")) is not str:
+        raise unreadable(run_of(item.partition), item.sort, "no head of a run")
+    return fields
+
+
+def attempt_of(item: Item) -> dict[str, Any]:
+    """The fields of an item that says what happened to an attempt in a lane. Raises `IllegalRecord`."""
+    fields = fields_of(item)
+    if fields.get("k") not in (status.BEGUN, status.RETRYING, status.DIED) or type(fields.get("until", 0)) is not int:
+        raise unreadable(run_of(item.partition), item.sort, "no record of an attempt")
+    return fields
+
+
+def lane_of(item: Item) -> tuple[Lane, int | None]:
+    """The lane in which an item stands, and the number of the attempt it speaks of (None: it is the result). Raises
+    `IllegalRecord`."""
+    lane, _, attempt = item.sort.removeprefix("S#").partition("#")
+    plan, _, index = lane.partition(".")
+    if not all(text.isdecimal() and len(text) <= MAX_KEY_DIGITS for text in (plan, index, attempt or "0")):
+        raise unreadable(run_of(item.partition), item.sort, "no key of a lane")
+    return (int(plan), int(index)), int(attempt) if attempt else None
+
+
+def _whole(number: Any) -> int:
+    if type(number) is not int:
+        raise TypeError(f"{number!r:.40} is no whole number")
+    return number
+
+
 # ------------------------------------------------------------------------------------------ what a step came to
 class Done:
     """A step that succeeded. Its value is JSON text, or where that was too large the reference of a blob."""
@@ -95,8 +155,8 @@ class Broken:
 def outcome_of(body: dict[str, Any], value: str | None) -> Done | Broken:
     """The outcome that a record `done` or `broken` holds, in the log or in a lane."""
     if body["k"] == status.DONE:
-        return Done(value, body.get("blob"), body["a"])
-    return Broken(Failure.from_json(body["e"]), body["a"])
+        return Done(value, body.get("blob"), _whole(body["a"]))
+    return Broken(Failure.from_json(body["e"]), _whole(body["a"]))
 
 
 class Trouble:
@@ -125,10 +185,12 @@ class Move:
         self.first = first
         self.wide: bool = body.get("wide", False)
         self.seen: list[Lane] = [(plan, index) for plan, index in body["seen"]]
-        self.count: int = body["count"]
+        self.count = _whole(body["count"])
+        if not 0 <= self.count <= MAX_PLANNED:
+            raise ValueError(f"{self.count} steps in one plan")
         self.digest: str = body["digest"]
         self.names: list[Key] = [(name, ordinal) for name, ordinal in body["names"]]
-        self.sleeps: dict[int, int] = {int(index): until_ms for index, until_ms in body.get("sleeps", {}).items()}
+        self.sleeps: dict[int, int] = {int(index): _whole(end_ms) for index, end_ms in body.get("sleeps", {}).items()}
 
 
 class Fold:
@@ -178,8 +240,14 @@ class Fold:
         self.size_bytes = 0
 
     def apply(self, item: Item) -> None:
-        """Take in the next record of the log."""
-        body = json.loads(item.body)
+        """Take in the next record of the log. Raises `IllegalRecord`; the fold is of no use after that."""
+        try:
+            self._apply(item)
+        except UNREADABLE as error:
+            raise unreadable(self.run, item.sort, error) from error
+
+    def _apply(self, item: Item) -> None:
+        body = fields_of(item)
         kind = body["k"]
         self.status = status.after(self.status, kind)
         seq = self.next_seq
@@ -194,10 +262,14 @@ class Fold:
         _APPLY[kind](self, body, item.value)
 
     def apply_lane(self, item: Item) -> None:
-        """Take in the result of a lane."""
-        body = json.loads(item.body)
-        plan, index = item.sort[2:].split(".")
-        self.results[int(plan), int(index)] = ((body["s"], body["n"]), outcome_of(body, item.value))
+        """Take in the result of a lane. Raises `IllegalRecord`."""
+        body = fields_of(item)
+        lane, _ = lane_of(item)
+        try:
+            _whole(body["at"])
+            self.results[lane] = ((body["s"], _whole(body["n"])), outcome_of(body, item.value))
+        except UNREADABLE as error:
+            raise unreadable(self.run, item.sort, error) from error
         self.size_bytes += len(item.body) + len(item.value or "")
 
     def attempts(self, key: Key) -> int:
@@ -226,22 +298,27 @@ class Fold:
                 f"run {self.run} was written in layout {body['layout']} by a newer Onward; "
                 f"this one knows layout {LAYOUT}: upgrade onward"
             )
+        event = body["event"]
+        if not all(type(text) is str for text in (body["workflow"], event["name"], event["id"])):
+            raise TypeError("a name is no string")
+        _whole(body["at"])
+        _whole(event["at"])
         self.body, self.value = body, value
 
     def _begun(self, body: dict[str, Any], value: str | None) -> None:
-        self.trouble[body["s"], body["n"]] = Trouble(body["a"], 0, True)
+        self.trouble[body["s"], _whole(body["n"])] = Trouble(_whole(body["a"]), 0, True)
 
     def _retrying(self, body: dict[str, Any], value: str | None) -> None:
-        self.trouble[body["s"], body["n"]] = Trouble(body["a"], body["until"])
+        self.trouble[body["s"], _whole(body["n"])] = Trouble(_whole(body["a"]), _whole(body["until"]))
 
     def _outcome(self, body: dict[str, Any], value: str | None) -> None:
-        key = (body["s"], body["n"])
+        key = (body["s"], _whole(body["n"]))
         self.trouble.pop(key, None)
         self.memo[key] = outcome_of(body, value)
 
     def _slept(self, body: dict[str, Any], value: str | None) -> None:
-        self.resting = (body["s"], body["n"])
-        self.slept[self.resting] = body["until"]
+        self.resting = (body["s"], _whole(body["n"]))
+        self.slept[self.resting] = _whole(body["until"])
 
     def _planned(self, body: dict[str, Any], value: str | None) -> None:
         before = self.moves[-1] if self.moves else None

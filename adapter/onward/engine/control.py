@@ -6,6 +6,7 @@ from ..core import status
 from ..core.errors import UnknownRun
 from ..core.log import attempt_key
 from ..ports import Put
+from .engine import check_wake
 from .ledger import Superseded
 
 TYPE_CHECKING = False
@@ -26,6 +27,7 @@ def died(
     after `look_again_ms`, when any invocation that got that wake is over (default: the longest one; 0 where the caller
     knows that there is no such wake).
     """
+    check_wake(wake)
     if look_again_ms is None:
         look_again_ms = engine.invocation_ms
     do, run = wake["do"], wake.get("run")
@@ -63,6 +65,7 @@ def _died_at_end(engine: Engine, wake: Wake, reason: str, invocation: str | None
 
 def failed(engine: Engine, wake: Wake, reason: str) -> None:
     """The invocation that had this wake gave up because a service did not answer. No step is to blame."""
+    check_wake(wake)
     again = wake.get("again", 0)
     engine.note("WARNING", "invocation failed", run_id=wake.get("run"), wake=wake["do"], reason=reason, again=again)
     if again < MAX_REDELIVERIES and "run" in wake:

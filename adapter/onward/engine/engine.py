@@ -14,6 +14,8 @@ A wake may come twice, late or never. It is a hint; the log decides what is done
 
 from __future__ import annotations
 
+from ..core.ids import is_run_id
+from ..core.log import MAX_PLANNED, MAX_SEQ
 from . import notes
 from .ledger import Ledger, Superseded
 
@@ -79,7 +81,9 @@ class Engine:
     # ---------------------------------------------------------------------------------------------------- verbs
     def handle(self, wake: Wake, deadline_ms: int | None = None, invocation: str | None = None) -> None:
         """Do what the wake asks, if it still stands. `deadline_ms`: epoch milliseconds at which this invocation is
-        killed. `invocation`: its id, by which a later notice of its death is matched."""
+        killed. `invocation`: its id, by which a later notice of its death is matched. Raises `UnknownPayload` for what
+        is no wake of ours."""
+        check_wake(wake)
         try:
             _verb(wake["do"])(self, wake, deadline_ms, invocation)
         except Superseded:
@@ -138,6 +142,34 @@ class Engine:
         )
         if after:
             self.send({"do": "advance", "run": after[0], "seq": 1})
+
+
+_NUMBERS = {
+    "advance": ("seq",),
+    "step": ("plan", "index", "attempt"),
+    "fan": ("plan", "first", "end"),
+    "collect": (),
+    "recover": (),
+}
+"""What each wake of a run must hold besides its run: whole numbers from 0 to `MAX_SEQ`."""
+
+
+def check_wake(wake: Wake) -> None:
+    """Refuse what no engine of ours has sent; raises `UnknownPayload`. A wake names a run and a place in it, and holds
+    neither data nor code, so whoever forges one can make a run look after itself, and no more. (A forged "fan" without
+    a bound could send wakes without end.)"""
+    from ..core.errors import UnknownPayload
+
+    do = wake.get("do")
+    needed = _NUMBERS.get(do) if isinstance(do, str) else ()
+    if needed is None:
+        return  # the sweep's; or a newer Onward's, which is refused by its name
+    given = [wake.get(name) for name in needed] + [wake[name] for name in ("again", "after_ms") if name in wake]
+    numbers = all(type(number) is int and 0 <= number <= MAX_SEQ for number in given)
+    if not isinstance(do, str) or not is_run_id(wake.get("run")) or not numbers:
+        raise UnknownPayload(f"this is no wake of Onward's: {wake!r:.200}")
+    if do == "fan" and wake["end"] - wake["first"] > MAX_PLANNED:
+        raise UnknownPayload(f"a wake asks for {wake['end'] - wake['first']:,} wakes, and no plan is that large")
 
 
 def _verb(do: str) -> Any:

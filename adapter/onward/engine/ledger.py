@@ -11,8 +11,8 @@ from _thread import allocate_lock
 
 from ..core import status
 from ..core.codec import decode, encode
-from ..core.errors import BlobMissing, ItemTooLarge
-from ..core.log import HEAD, LAYOUT, LOG_END, Done, Fold, lane_key, log_key, partition_of
+from ..core.errors import BlobCorrupt, BlobMissing, ItemTooLarge
+from ..core.log import HEAD, LAYOUT, LOG_END, Done, Fold, fields_of, lane_key, log_key, partition_of, unreadable
 from ..ports import Item, Put, Swap
 
 TYPE_CHECKING = False
@@ -70,6 +70,9 @@ class Ledger:
         if fold.unread:
             for item in self.lanes(run, fold.unread):
                 fold.apply_lane(item)
+            for lane in fold.unread:
+                if lane not in fold.results:
+                    raise unreadable(run, lane_key(lane), "the log has observed it, and it is gone")
             fold.unread = []
         return fold
 
@@ -111,7 +114,7 @@ class Ledger:
         last = records[-1][0]
         for _ in range(MAX_HEAD_TRIES):
             head = self.head(fold)
-            fields = json.loads(head.body)
+            fields = fields_of(head)
             fields.update(status=status.after(fold.status, last["k"]), ended=last["at"])
             if "e" in last:
                 fields["error"] = {"type": last["e"]["type"], "message": last["e"]["message"][:300]}
@@ -140,7 +143,7 @@ class Ledger:
     def move_head(self, fold: Fold, due_ms: int, **fields: object) -> None:
         """Move the time by which something must have happened. Whoever moved it meanwhile was right as well."""
         head = self.head(fold)
-        body = json.loads(head.body)
+        body = fields_of(head)
         body.update(fields)
         item = self.item(fold.run, HEAD, body, due_ms=due_ms)
         refused = self.store.write([Swap(item, head.token)])
@@ -167,11 +170,18 @@ class Ledger:
         """The JSON text that `spill` was given."""
         if blob is None:
             return "null" if value is None else value
+        if type(blob) is not str:
+            raise BlobMissing(f"{blob!r:.100} is no reference of a blob: the log was edited")
         text = self._texts.get(blob)
         if text is None:
             if self.blobs is None:
                 raise BlobMissing(f"value {blob} was stored as a blob, but no bucket is configured: set ONWARD_BUCKET")
-            text = self.blobs.get(blob).decode("utf-8")
+            try:
+                text = self.blobs.get(blob).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise BlobCorrupt(
+                    f"the blob {blob} is no text, so it is none of Onward's: was the log edited?"
+                ) from error
             with self._lock:
                 self._texts[blob] = text
                 while sum(map(len, self._texts.values())) > MAX_WARM_BYTES:

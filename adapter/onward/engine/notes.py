@@ -7,6 +7,8 @@ import json
 import sys
 import time
 
+MAX_FIELD_CHARS = 4_000  # of a text in a log line
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,12 +39,18 @@ def _to(service: str, stream: Callable[[], TextIO]) -> Note:
             "timestamp": f"{stamp},{int(now * 1000) % 1000:03d}+0000",
             "service": service,
         }
-        line.update((key, value) for key, value in fields.items() if value is not None)
+        line.update((key, _short(value)) for key, value in fields.items() if value is not None)
         out = stream()
-        out.write(json.dumps(line, default=str) + "\n")
+        out.write(json.dumps(line, default=str) + "\n")  # in ASCII: no text in a field can begin a line of its own
         out.flush()
 
     return note
+
+
+def _short(value: object) -> object:
+    if isinstance(value, str) and len(value) > MAX_FIELD_CHARS:
+        return f"{value[:MAX_FIELD_CHARS]}... ({len(value):,} characters)"
+    return value
 
 
 def silent(level: str, message: str, **fields: object) -> None:

@@ -7,6 +7,7 @@ import time
 
 from ..core.errors import (
     MAX_MESSAGE_CHARS,
+    MAX_RETRY_AFTER_S,
     MAX_TRACEBACK_CHARS,
     DefinitionError,
     NonRetriable,
@@ -14,7 +15,7 @@ from ..core.errors import (
     StepFailure,
     StepTimeout,
 )
-from ..core.values import Failure
+from ..core.values import MAX_NAME_CHARS, Failure
 from ..step import _current, epoch_ms
 
 TYPE_CHECKING = False
@@ -148,8 +149,9 @@ def describe(error: BaseException, now_ms: int) -> Failure:
     if isinstance(error, RetryAfter):
         when = epoch_ms(error.when)
         retry_at_ms = when if when is not None else now_ms + round(float(error.when) * 1000)  # type: ignore[arg-type]
+        retry_at_ms = min(retry_at_ms, now_ms + MAX_RETRY_AFTER_S * 1000)  # a datetime may come from a foreign header
     return Failure(
-        name,
+        shorten(name, MAX_NAME_CHARS),
         shorten(message, MAX_MESSAGE_CHARS),
         shorten("".join(lines), MAX_TRACEBACK_CHARS),
         final=isinstance(error, NonRetriable | DefinitionError),

@@ -4,16 +4,16 @@ A run's head carries `due`. Whoever advances the run moves it ahead; where nobod
 invocation died and the notice of that was lost too, or a time further away than a wake can reach has come near.
 The sweep moves `due` itself before it wakes the run, so a run is swept once for each horizon, by one of several sweeps.
 
+A run that cannot be swept because somebody edited its items is reported, set aside for one horizon, and hurts no other.
+
 A wake that was merely lost costs no attempt. But a run that is woken again and again and whose log never grows must
 end: it fails, with an error that says so.
 """
 
 from __future__ import annotations
 
-import json
-
-from ..core.errors import Unavailable, UnknownWorkflow
-from ..core.log import LOG_END, log_key, run_of
+from ..core.errors import ItemTooLarge, LayoutMismatch, Misconfigured, Unavailable, UnknownWorkflow
+from ..core.log import LOG_END, head_of, log_key, run_of, unreadable
 from ..core.values import Failure
 from ..ports import Item, Swap
 from .ledger import Superseded
@@ -44,15 +44,38 @@ def sweep(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str |
             continue
         except Unavailable as error:
             engine.note("WARNING", "run not swept", run_id=run_of(partition), reason=str(error))
+        except Exception as error:
+            if isinstance(error, Misconfigured) and not isinstance(error, LayoutMismatch):
+                raise  # it is not this run's, and would be said once for each
+            engine.note(
+                "ERROR",
+                "run cannot be swept",
+                run_id=run_of(partition),
+                error=type(error).__name__,
+                reason=str(error),
+            )
+            _set_aside(engine, head)
     if swept:
         engine.note("INFO", "swept", runs=swept)
 
 
+def _set_aside(engine: Engine, head: Item) -> None:
+    """Move the `due` of a run that cannot be swept, so that it stands in nobody's way; all else stays as it is."""
+    due_ms = engine.clock.now_ms() + engine.horizon_ms
+    aside = Item(head.partition, head.sort, engine.clock.token(), head.body, head.value, due_ms)
+    try:
+        engine.store.write([Swap(aside, head.token)])
+    except (Unavailable, ItemTooLarge):
+        pass  # the next sweep meets it again
+
+
 def _sweep_run(engine: Engine, head: Item) -> None:
-    body = json.loads(head.body)
+    body = head_of(head)
     run = run_of(head.partition)
     last = engine.store.read(head.partition, log_key(0), LOG_END, limit=1, newest_first=True)
     seq = int(last[0].sort[2:]) if last else 0
+    if type(body.get("stalls", 0)) is not int:
+        raise unreadable(run, head.sort, "stalls is no number")
     stalls = body.get("stalls", 0) + 1 if body.get("stall_seq") == seq else 1
     body.update(stalls=stalls, stall_seq=seq)
     item = engine.ledger.item(run, head.sort, body, due_ms=engine.clock.now_ms() + engine.horizon_ms)
@@ -67,7 +90,9 @@ def _sweep_run(engine: Engine, head: Item) -> None:
 
 def _give_up(engine: Engine, run: str, stalls: int) -> None:
     fold = engine.ledger.load(run)
-    if fold is None or fold.ended is not None:
+    if fold is None:
+        raise unreadable(run, log_key(0), "it is gone, and the run's head is not")
+    if fold.ended is not None:
         return
     failure = Failure(
         STALLED,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from ..core import status
 from ..core.errors import UnknownRun
-from ..core.log import HEAD, LOG_END, Fold, lane_key, partition_of
+from ..core.ids import is_run_id
+from ..core.log import HEAD, LOG_END, UNREADABLE, Fold, fields_of, head_of, lane_key, partition_of, run_of, unreadable
 from ..core.values import display
 
 TYPE_CHECKING = False
@@ -21,23 +20,26 @@ if TYPE_CHECKING:
 def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
     """A run and its steps, read from the store: `run_id`, `workflow`, `status`, `event`, `started_ms`, `ended_ms`,
     `steps` (in the order in which they appeared), `steps_done`, `attempts`, `retries`, `error`, and `output`, the JSON
-    text of the result (None until it completed). Raises `UnknownRun`."""
+    text of the result (None until it completed). Raises `UnknownRun`, and `IllegalRecord` where its items were
+    edited."""
+    if not is_run_id(run):
+        raise UnknownRun(f"there is no run {run!r:.80} in this store")
     partition = partition_of(run)
     items = ledger.store.read(partition, HEAD, LOG_END)
-    head = json.loads(items.pop(0).body) if items and items[0].sort == HEAD else {}
+    head = head_of(items.pop(0)) if items and items[0].sort == HEAD else {}
     if not items:
         raise UnknownRun(f"there is no run {run!r} in this store")
     fold = Fold(run)
     steps: dict[Key, dict[str, Any]] = {}
     for item in items:
         fold.apply(item)
-        _add(steps, json.loads(item.body))
+        _take(steps, item)
     for key, step in steps.items():
         if step["status"] == "sleeping" and key != fold.resting:
             step["status"] = "completed"  # whatever followed, the sleep was over
     if fold.moves:
         for item in ledger.store.read(partition, lane_key((0, 0)), "S~"):
-            _add(steps, json.loads(item.body))
+            _take(steps, item)
     for move in fold.moves:
         for index, key in enumerate(move.names):
             if index in fold.flight.get(move.seq, ()) and key not in steps:
@@ -72,6 +74,14 @@ _STATUS = {
     status.BROKEN: "failed",
     status.SLEPT: "sleeping",
 }
+
+
+def _take(steps: dict[Key, dict[str, Any]], item: Item) -> None:
+    body = fields_of(item)
+    try:
+        _add(steps, body)
+    except UNREADABLE as error:
+        raise unreadable(run_of(item.partition), item.sort, error) from error
 
 
 def _add(steps: dict[Key, dict[str, Any]], body: dict[str, Any]) -> None:

@@ -18,10 +18,12 @@ from ..aws.envelopes import Arrived, Batch, CameToNothing, OwnWake, parse_body, 
 from ..aws.wakes import LambdaWakes
 from ..aws.wire import Wire
 from ..clock import SystemClock
-from ..core.errors import InvalidOption, Misconfigured, Unavailable
+from ..core.errors import InvalidOption, Misconfigured, Unavailable, UnknownPayload
 from ..engine import advance as _early  # noqa: F401  (lazy is not enough: what every step needs comes up at INIT)
-from ..engine.engine import Engine
+from ..engine.engine import Engine, check_wake
 from ..engine.notes import to_stdout
+
+MAX_RECORDS_IN_RECORDS = 8  # on-failure records about the delivery of on-failure records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,10 +116,28 @@ class Door:
         if isinstance(envelope, Batch):
             return self._take_batch(envelope, deadline_ms, request)
         if isinstance(envelope, Arrived):
-            from ..engine.ingest import ingest
-
-            return {"runs": [run for event in envelope.events for run in ingest(self.engine, event)]}
+            return {"runs": self._take_events(envelope)}
         return self._take_failure(envelope, deadline_ms, request)
+
+    def _take_events(self, arrived: Arrived) -> list[str]:
+        """Start the runs of each event. One that cannot be taken in keeps none of the others out: it is told when all
+        have been looked at."""
+        from ..engine.ingest import ingest
+
+        runs: list[str] = []
+        refused: list[Exception] = [*arrived.refused]
+        for event in arrived.events:
+            try:
+                runs += ingest(self.engine, event)
+            except (Unavailable, Misconfigured):
+                raise  # the others would fare no better
+            except Exception as error:
+                refused.append(error)
+        for other in refused[1:]:
+            self.engine.note("ERROR", "event refused", error=type(other).__name__, reason=str(other))
+        if refused:
+            raise refused[0]
+        return runs
 
     def _take_batch(self, batch: Batch, deadline_ms: int | None, request: str | None) -> dict[str, Any]:
         """Each message for itself: those that failed are named, and the queue delivers them again.
@@ -132,18 +152,25 @@ class Door:
                 payload = parse_body(body)
                 envelope = recognise(payload)
                 if isinstance(envelope, OwnWake):
+                    check_wake(envelope.wake)
                     self.engine.send(envelope.wake)
                 else:
                     self._take(payload, deadline_ms, request)
             except Exception as error:
                 self.engine.note(
-                    "ERROR", "message failed", message_id=message, error=type(error).__name__, reason=str(error)[:500]
+                    "ERROR", "message failed", message_id=message, error=type(error).__name__, reason=str(error)
                 )
                 failures.append({"itemIdentifier": message})
         return {"batchItemFailures": failures}
 
     def _take_failure(self, failure: CameToNothing, deadline_ms: int | None, request: str | None) -> Any:
-        inner = recognise(failure.payload)
+        for _ in range(MAX_RECORDS_IN_RECORDS):
+            inner = recognise(failure.payload)
+            if not isinstance(inner, CameToNothing):
+                break
+            failure = inner
+        else:
+            raise UnknownPayload(f"over {MAX_RECORDS_IN_RECORDS} on-failure records, each about the next")
         if not isinstance(inner, OwnWake):
             return self._take(
                 failure.payload, deadline_ms, request

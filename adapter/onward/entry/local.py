@@ -7,15 +7,15 @@ work on one file. When one of them is killed, the others, or the next one that o
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
-from ..core.errors import Unavailable, UnknownWorkflow
-from ..core.log import Fold, run_of
+from ..core.errors import LayoutMismatch, Unavailable, UnknownPayload, UnknownWorkflow
+from ..core.log import Fold, head_of, run_of
+from ..core.status import IllegalRecord
 from ..engine import notes
 from ..engine.control import died
 from ..engine.engine import HORIZON_MS, Engine
@@ -83,7 +83,11 @@ class Local:
         engine = self.engine
         for run in self.wakes.held():
             fold = Fold(run)
-            standing_ms = engine.ledger.head(fold).due_ms
+            try:
+                standing_ms = engine.ledger.head(fold).due_ms
+            except IllegalRecord as error:
+                engine.note("ERROR", "run cannot be read", run_id=run, reason=str(error))
+                continue
             if standing_ms is not None and standing_ms < self.clock.now_ms() + engine.horizon_ms // 2:
                 engine.ledger.move_head(fold, self.clock.now_ms() + engine.horizon_ms, stalls=0)
 
@@ -100,6 +104,12 @@ class Local:
         except UnknownWorkflow as error:  # another app's run, in the same file: it waits for its app
             self.engine.note("WARNING", "wake of another app", run_id=claim.wake.get("run"), reason=str(error))
             self.wakes.put_back(claim, self.clock.now_ms() + FOREIGN_MS)
+        except (IllegalRecord, LayoutMismatch) as error:  # somebody edited that run: the others go on
+            self.engine.note("ERROR", "run cannot be read", run_id=claim.wake.get("run"), reason=str(error))
+            self.wakes.put_back(claim, self.clock.now_ms() + FOREIGN_MS)
+        except UnknownPayload as error:  # a wake that is none: what its run needs, the sweep will send
+            self.engine.note("ERROR", "wake refused", reason=str(error))
+            self.wakes.settle(claim)
         except BaseException:
             # Ctrl-C, or a bug: not the step's fault. The wake goes back, so that the run can be resumed at once.
             with contextlib.suppress(Unavailable):
@@ -153,10 +163,17 @@ class Local:
 
     # ---------------------------------------------------------------------------------------------------- resuming
     def unfinished(self) -> list[str]:
-        """The ids of this app's runs that have not ended."""
+        """The ids of this app's runs that have not ended, and of those whose head nobody can read."""
         own = {workflow.name for workflow in self.app}
-        heads = unfinished(self.engine.ledger, MAX_RUNS)
-        return [run_of(head.partition) for head in heads if json.loads(head.body)["workflow"] in own]
+        found = []
+        for head in unfinished(self.engine.ledger, MAX_RUNS):
+            try:
+                if head_of(head)["workflow"] in own:
+                    found.append(run_of(head.partition))
+            except IllegalRecord as error:
+                self.engine.note("ERROR", "run cannot be read", run_id=run_of(head.partition), reason=str(error))
+                found.append(run_of(head.partition))
+        return found
 
     def resume_each(self, runs: list[str]) -> None:
         """Make sure that each of these runs has a wake. One whose wake a living process holds is left to it."""

@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.ids import is_run_id
 from ..ports import Clock
 from .store import SqliteStore
 
 REACH_MS = 15 * 60 * 1000  # as on AWS, so that what is further away takes the same path there and here
+
+MAX_PID_DIGITS = 9
 
 
 class Claim:
@@ -56,7 +59,7 @@ class SqliteWakes:
                 if holder is not None and alive.setdefault(holder, process_lives(holder)):
                     continue
                 db.execute("UPDATE wakes SET owner = ? WHERE id = ?", (owner, id))
-                return Claim(id, json.loads(wake), holder is not None)
+                return Claim(id, _read(wake), holder is not None)
         return None
 
     def settle(self, claim: Claim) -> None:
@@ -77,12 +80,13 @@ class SqliteWakes:
     def has(self, run: str, but: int | None = None) -> bool:
         """Whether there is a wake of this run, waiting or held, but for the one of that id."""
         rows = self.store.rows("SELECT wake FROM wakes WHERE id IS NOT ? AND instr(wake, ?)", (but, json.dumps(run)))
-        return any(json.loads(str(wake)).get("run") == run for (wake,) in rows)
+        return any(_read(wake).get("run") == run for (wake,) in rows)
 
     def held(self) -> set[str]:
         """The runs that living processes work on now."""
         rows = self.store.rows("SELECT owner, wake FROM wakes WHERE owner IS NOT NULL", ())
-        return {json.loads(str(wake)).get("run", "") for owner, wake in rows if process_lives(str(owner))} - {""}
+        runs = [_read(wake).get("run", "") for owner, wake in rows if process_lives(str(owner))]
+        return {run for run in runs if is_run_id(run)}
 
 
 def this_process() -> str:
@@ -90,8 +94,19 @@ def this_process() -> str:
     return f"{os.getpid()}:{_started(os.getpid())}"
 
 
+def _read(wake: object) -> dict[str, Any]:
+    """A wake of the file; {} for what is none, which the engine then refuses."""
+    try:
+        read = json.loads(str(wake))
+    except (ValueError, RecursionError):
+        return {}
+    return read if isinstance(read, dict) and isinstance(read.get("run", ""), str) else {}
+
+
 def process_lives(owner: str) -> bool:
     pid_text, _, started = owner.partition(":")
+    if not pid_text.isdecimal() or len(pid_text) > MAX_PID_DIGITS:
+        return False
     pid = int(pid_text)
     try:
         os.kill(pid, 0)

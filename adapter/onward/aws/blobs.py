@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 
+from onward.aws.connection import Oversized
 from onward.aws.failures import AwsError
-from onward.core.errors import BlobCorrupt, BlobMissing, ItemTooLarge
+from onward.core.errors import BlobCorrupt, BlobMissing, ItemTooLarge, Misconfigured, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from onward.aws.wire import Wire
 
 MAX_BLOB_BYTES = 64 * 1024 * 1024  # what a small function can hold twice
+MAX_BUCKET_CHARS = 255  # of the oldest buckets; 63 since 2018
+_BUCKET_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
 _SCHEME = "sha256:"
 
 
@@ -23,6 +26,8 @@ class S3Blobs:
     """`prefix`: put before the 64 hex digits of each key, for example `onward/`."""
 
     def __init__(self, wire: Wire, bucket: str, prefix: str = "") -> None:
+        if not 1 <= len(bucket) <= MAX_BUCKET_CHARS or not set(bucket) <= _BUCKET_CHARS:
+            raise Misconfigured(f"{bucket!r:.100} cannot be the name of a bucket. Check ONWARD_BUCKET.")
         self._wire = wire
         self._bucket = bucket
         self._prefix = prefix
@@ -37,7 +42,7 @@ class S3Blobs:
     def get(self, reference: str) -> bytes:
         digest = reference.removeprefix(_SCHEME)
         if len(digest) != 64 or not reference.startswith(_SCHEME) or not set(digest) <= set("0123456789abcdef"):
-            raise BlobMissing(f"{reference!r} is no reference to a kept value.")
+            raise BlobMissing(f"{reference!r:.100} is no reference to a kept value.")
         key = self._prefix + digest
         try:
             content = self._wire.get_object(self._bucket, key)
@@ -45,6 +50,12 @@ class S3Blobs:
             raise BlobMissing(
                 f"The object {key!r} is no longer in the bucket {self._bucket!r}. Check its lifecycle rules."
             ) from error
+        except Unavailable as error:
+            if isinstance(error.__cause__, Oversized):  # nothing that was put here is as large
+                raise BlobCorrupt(
+                    f"The object {key!r} in the bucket {self._bucket!r} was changed: it is larger than any value."
+                ) from error
+            raise
         if hashlib.sha256(content).hexdigest() != digest:
             raise BlobCorrupt(f"The object {key!r} in the bucket {self._bucket!r} was changed: its digest differs.")
         return content

@@ -193,10 +193,11 @@ def _is_loopback(host: str) -> bool:
 def _parse_container_reply(body: bytes) -> Credentials:
     try:
         fields = json.loads(body)
-        return Credentials(
-            fields["AccessKeyId"], fields["SecretAccessKey"], fields["Token"], _parse_moment(fields["Expiration"])
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        access_key, secret_key, token = (fields[name] for name in ("AccessKeyId", "SecretAccessKey", "Token"))
+        if not all(type(text) is str for text in (access_key, secret_key, token)):
+            raise TypeError("a credential is no string")
+        return Credentials(access_key, secret_key, token, _parse_moment(fields["Expiration"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Unavailable("The container's credential endpoint gave an answer without credentials.") from error
 
 

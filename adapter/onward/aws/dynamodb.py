@@ -113,7 +113,7 @@ class DynamoStore:
                 "ExpressionAttributeValues": {":s": {"S": str(shard)}, ":d": {"N": str(before_ms)}},
             }
             for fields in self._query(request, limit):
-                found.append((fields["pk"]["S"], fields["sk"]["S"], int(fields["due"]["N"])))
+                found.append((fields["pk"]["S"], fields["sk"]["S"], _milliseconds(fields["due"]["N"])))
         found.sort(key=lambda entry: entry[2])
         return found[:limit]
 
@@ -290,17 +290,23 @@ def _fields(item: Item) -> dict[str, Any]:
 
 
 def _item(fields: dict[str, Any]) -> Item:
-    """What is no item of ours (marks, in the way of a write) has an empty token and body."""
+    """What is no item of ours (marks, in the way of a write, or what somebody edited) has an empty token, body or
+    value: nobody can read those as anything else."""
     value = fields.get("v")
-    due = fields.get("due")
+    due = fields.get("due", {}).get("N")
     return Item(
         fields["pk"]["S"],
         fields["sk"]["S"],
-        fields["t"]["S"] if "t" in fields else "",
-        fields["b"]["S"] if "b" in fields else "",
-        None if value is None else value["S"],
-        None if due is None else int(due["N"]),
+        fields.get("t", {}).get("S", ""),
+        fields.get("b", {}).get("S", ""),
+        None if value is None else value.get("S", ""),
+        None if due is None else _milliseconds(due),
     )
+
+
+def _milliseconds(number: str) -> int:
+    """A time of ours is a whole number; one that somebody else wrote must not keep the rest from being read."""
+    return int(number) if number.isdecimal() else round(float(number))
 
 
 def _sets(fields: dict[str, Any]) -> dict[str, frozenset[str]]:

@@ -74,8 +74,10 @@ def parse_url(url: str, variable: str) -> tuple[Address, str]:
         separator
         and scheme.lower() in ("http", "https")
         and host
-        and not any(mark in url for mark in "@?# \t\r\n")
-        and (not port or (port.isascii() and port.isdigit() and int(port) < 65_536))
+        and not any(mark in url for mark in "@?# ")
+        and url.isprintable()
+        and path.isascii()
+        and (not port or (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65_536))
     )
     if not fits:
         raise Misconfigured(f"{variable} is {url!r}: that is no URL. Write it like http://localhost:8000.")

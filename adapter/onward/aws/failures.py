@@ -31,6 +31,7 @@ from onward.core.errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from onward.aws.connection import Reply
@@ -141,6 +142,9 @@ _ACTIONS = {
     "Invoke": "InvokeFunction",
 }
 _MAX_TOLD_CHARS = 400  # of AWS's own message
+_MAX_CODE_CHARS = 100
+_MIN_SECRET_CHARS = 16  # of AWS's own; a test's «x» would be found in every word
+_MAX_DIGITS = 9  # of a number of milliseconds
 
 
 class AwsError(Exception):
@@ -157,8 +161,9 @@ class AwsError(Exception):
         self.body = body
 
 
-def parse_error(reply: Reply) -> AwsError:
-    """The error in a reply, in any of the dialects of the five services."""
+def parse_error(reply: Reply, secrets: Iterable[str] = ()) -> AwsError:
+    """The error in a reply, in any of the dialects of the five services. `secrets` are taken out of its message: AWS
+    answers a wrong signature with the request as it has read it, the session token included."""
     body: dict[str, Any] = {}
     code = ""
     message = ""
@@ -166,7 +171,7 @@ def parse_error(reply: Reply) -> AwsError:
     if content.lstrip()[:1] == b"{":
         try:
             body = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = {}
         code = _text(body.get("__type")) or _text(body.get("code")) or _text(body.get("Code"))
         message = _text(body.get("message")) or _text(body.get("Message"))
@@ -178,7 +183,10 @@ def parse_error(reply: Reply) -> AwsError:
     former, semicolon, _ = reply.headers.get("x-amzn-query-error", "").partition(";")
     if former and semicolon:
         code = former
-    return AwsError(code or str(reply.status), reply.status, message, body)
+    for secret in secrets:
+        if len(secret) >= _MIN_SECRET_CHARS:
+            code, message = code.replace(secret, "***"), message.replace(secret, "***")
+    return AwsError(code[:_MAX_CODE_CHARS] or str(reply.status), reply.status, message, body)
 
 
 def is_throttled(code: str, status: int) -> bool:
@@ -196,7 +204,7 @@ def wait_s(service: str, attempt: int, throttled: bool, chance: float, retry_aft
     else:
         scale_s = DYNAMODB_TRANSIENT_WAIT_S if service == "dynamodb" else TRANSIENT_WAIT_S
     drawn_s: float = chance * min(scale_s * 2**attempt, MAX_WAIT_S)
-    if retry_after is None or not (retry_after.isascii() and retry_after.isdigit()):
+    if retry_after is None or not (retry_after.isascii() and retry_after.isdigit() and len(retry_after) <= _MAX_DIGITS):
         return drawn_s
     return max(drawn_s, min(int(retry_after) / 1000, drawn_s + MAX_RETRY_AFTER_S))
 

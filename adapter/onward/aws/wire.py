@@ -38,6 +38,7 @@ from onward.aws.failures import (
     wait_s,
 )
 from onward.aws.signing import percent_encode, sign
+from onward.core.errors import Misconfigured
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,18 @@ _CONTENT_TYPES = {
 class Call:
     """What is the same in every attempt of a call. `headers` and `path` without what the address adds."""
 
-    __slots__ = ("body", "bucket", "expected", "headers", "method", "operation", "path", "service", "subject")
+    __slots__ = (
+        "body",
+        "bucket",
+        "expected",
+        "headers",
+        "method",
+        "operation",
+        "path",
+        "secrets",
+        "service",
+        "subject",
+    )
 
     def __init__(self, service: str, operation: str, subject: str) -> None:
         self.service = service
@@ -72,6 +84,7 @@ class Call:
         self.bucket = ""
         self.headers: dict[str, str] = {}
         self.body = b""
+        self.secrets: tuple[str, ...] = ()  # with which the last attempt was signed: never in an error
         self.expected: Collection[str] = ()
 
 
@@ -137,7 +150,11 @@ class Wire:
         call = Call(service, operation, subject)
         call.headers["Content-Type"] = _CONTENT_TYPES[service]
         call.headers["X-Amz-Target"] = f"{_TARGETS[service]}.{operation}"
-        call.body = json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        text = json.dumps(request, ensure_ascii=False, separators=(",", ":"))
+        try:
+            call.body = text.encode("utf-8")
+        except UnicodeEncodeError as error:  # values come escaped, so it is the name of a table, queue or key
+            raise Misconfigured(f"{service} {operation} on {subject!r}: a name in it is no Unicode text") from error
         call.expected = expected
         return self._perform(call)[1] or {}
 
@@ -187,7 +204,7 @@ class Wire:
             else:
                 if reply.status < 300:
                     return reply, parsed
-                error = parse_error(reply)
+                error = parse_error(reply, call.secrets)
                 if error.code in call.expected:
                     raise error
                 failure = translate(error, call.service, call.operation, call.subject, attempt + 1)
@@ -207,6 +224,7 @@ class Wire:
     def _attempt(self, call: Call) -> tuple[Reply, dict[str, Any] | None]:
         address, prefix = self._route(call.service, call.bucket)
         found = self.credentials.current()
+        call.secrets = tuple(filter(None, (found.secret_key, found.session_token)))
         path = prefix + call.path
         headers = {"Host": address.name, **call.headers}
         sign(
@@ -222,6 +240,9 @@ class Wire:
         )
         headers["User-Agent"] = USER_AGENT
         headers["Content-Length"] = str(len(call.body))
+        for name, value in (*headers.items(), ("the path", path)):
+            if not (value.isascii() and value.isprintable()):  # no name or setting may write a line of its own
+                raise Misconfigured(f"{call.service} {call.operation}: {name} would hold a line break or is not ASCII")
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"{call.method} {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
         request = [head + call.body] if len(call.body) < ONE_PIECE_BYTES else [head, call.body]
@@ -233,8 +254,11 @@ class Wire:
         elif call.service in _TARGETS and reply.status < 300:
             try:
                 parsed = json.loads(reply.body or b"{}")
-            except ValueError:
+            except (ValueError, RecursionError):
                 trouble = "the reply is no JSON"
+            else:
+                if type(parsed) is not dict:
+                    parsed, trouble = None, "the reply is no JSON object"
         if self.meter is not None:
             self.meter(call.service, call.operation, len(head) + len(call.body), reply.wire_bytes, parsed)
         if trouble:

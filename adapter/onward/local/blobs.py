@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ..core.errors import BlobCorrupt, BlobMissing, Unavailable
 
+MAX_BLOB_BYTES = 128 * 1024 * 1024  # read at once; the engine keeps nothing as large
+
 
 class FolderBlobs:
     """Keeps blobs under `folder`, which is made on first use. A file is written under another name and renamed, so
@@ -42,6 +44,8 @@ class FolderBlobs:
     def get(self, reference: str) -> bytes:
         path = self._path(reference)
         try:
+            if path.stat().st_size > MAX_BLOB_BYTES:
+                raise BlobCorrupt(f"the file {path} is larger than any value that was kept: it was changed")
             content = path.read_bytes()
         except FileNotFoundError:
             raise BlobMissing(

@@ -189,7 +189,12 @@ class SqliteStore:
         rows = self.rows(
             "SELECT partition, sort, due_ms FROM items WHERE due_ms <= ? ORDER BY due_ms LIMIT ?", (before_ms, limit)
         )
-        return [(str(partition), str(sort), int(str(due_ms))) for partition, sort, due_ms in rows]
+        return [(str(partition), str(sort), _milliseconds(due_ms)) for partition, sort, due_ms in rows]
+
+
+def _milliseconds(number: object) -> int:
+    """A time of ours is a whole number; one that somebody else wrote must not keep the rest from being read."""
+    return number if isinstance(number, int) else round(float(str(number)))
 
 
 def _check_size(item: Item) -> None:

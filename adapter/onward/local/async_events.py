@@ -189,5 +189,5 @@ def decoded(payload: bytes) -> Any:
     """JSON, or the text that is not JSON."""
     try:
         return json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return payload.decode("utf-8", "replace")

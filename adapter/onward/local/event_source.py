@@ -81,6 +81,6 @@ def unfinished(answer: bytes, batch: set[str]) -> set[str]:
         content: Any = json.loads(answer or b"null")
         items = content.get("batchItemFailures") if isinstance(content, dict) else None
         named = {item["itemIdentifier"] for item in items or ()}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return batch
     return named if named <= batch else batch

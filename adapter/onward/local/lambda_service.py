@@ -512,7 +512,7 @@ def _check_payload(payload: bytes, limit: int) -> None:
         raise ApiError(413, "RequestTooLargeException", message)
     try:
         json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"Could not parse request body into json: {error}"
         raise ApiError(400, "InvalidRequestContentException", message) from None
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from random import Random
 
+MAX_COUNT_DIGITS = 4
 MAX_HOPS = 16  # «about 16» in AWS's guide: the invocation that would be the 17th of a chain is stopped
 
 
@@ -28,9 +29,9 @@ def fields(header: str | None) -> dict[str, str]:
 def hops(header: str | None, arn: str) -> int:
     """How many invocations of the function stand before the one that arrives with this header."""
     counters = fields(header).get("Lineage", "").split(":")
-    if len(counters) != 3 or counters[1] != function_hash(arn) or not counters[2].isdigit():
+    if len(counters) != 3 or counters[1] != function_hash(arn) or not counters[2].isdecimal():
         return 0
-    return int(counters[2]) + 1
+    return int(counters[2][:MAX_COUNT_DIGITS]) + 1
 
 
 def handed_on(header: str | None, arn: str, now_s: float, random: Random) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 MAX_CONNECTIONS = 1_000
 MAX_HEAD_BYTES = 2_097_152  # awslambdaric puts the cause of an error, up to 1 MB, into a header
 MAX_BODY_BYTES = 16_777_216
+MAX_LENGTH_DIGITS = 8
 HOST = "127.0.0.1"
 
 REASONS = {
@@ -116,6 +117,8 @@ async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     for line in lines[1:]:
         name, _, value = line.partition(":")
         headers[name.strip().lower()] = value.strip()
+    if "origin" in headers:  # a page in a browser may send to this port, and has no business here
+        raise RequestError("this port does not answer pages of a browser")
     if headers.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return Request(parts[0], parts[1], headers, await read_body(reader, headers))
@@ -125,22 +128,22 @@ async def read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) ->
     if headers.get("transfer-encoding", "").lower() == "chunked":
         return await read_chunks(reader)
     length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+    if not (length.isascii() and length.isdigit()) or len(length) > MAX_LENGTH_DIGITS or int(length) > MAX_BODY_BYTES:
         raise RequestError("the request's body is too long")
-    return await reader.readexactly(int(length)) if length != "0" else b""
+    return await reader.readexactly(int(length))
 
 
 async def read_chunks(reader: asyncio.StreamReader) -> bytes:
-    body = b""
+    body = bytearray()
     while True:
-        line = await reader.readuntil(b"\r\n")
         try:
+            line = await reader.readuntil(b"\r\n")
             size = int(line.split(b";")[0], 16)
-        except ValueError:
+        except (ValueError, asyncio.LimitOverrunError):
             raise RequestError("a chunk has no size") from None
         if size < 0 or len(body) + size > MAX_BODY_BYTES:
             raise RequestError("the request's body is too long")
         chunk = await reader.readexactly(size + 2)
         if size == 0:
-            return body
+            return bytes(body)
         body += chunk[:-2]

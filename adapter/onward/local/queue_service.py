@@ -207,7 +207,7 @@ class QueueApi:
             headers = {"Content-Type": JSON_TYPE, "x-amzn-query-error": f"{refusal.query_code};Sender"}
             body = {"__type": f"com.amazonaws.sqs#{refusal.code}", "message": str(refusal)}
             return Response(400, headers, json.dumps(body).encode())
-        except ValueError:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not what the API's model says
             body = {"__type": "com.amazon.coral.service#SerializationException", "message": "not JSON"}
             return Response(400, {"Content-Type": JSON_TYPE}, json.dumps(body).encode())
         return Response(200, {"Content-Type": JSON_TYPE}, json.dumps(answer).encode())

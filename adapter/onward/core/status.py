@@ -25,6 +25,7 @@ BROKEN = "broken"  #          a step failed for good; carries its last error
 SLEPT = "slept"  #            a sleep in sequence began; carries its end
 PLANNED = "planned"  #        results were observed, in this order; then these steps went in flight
 DIED = "died"  #              an invocation died where the log stood
+CLOSED = "closed"  #          in the lane of a step in flight: its run was cancelled, no result is kept any more
 RUN_COMPLETED = "run_completed"
 RUN_FAILED = "run_failed"
 RUN_CANCELLED = "run_cancelled"

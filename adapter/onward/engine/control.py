@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from ..core import status
 from ..core.errors import UnknownRun
-from ..core.log import attempt_key
+from ..core.log import attempt_key, lane_key
 from ..ports import Put
 from .engine import check_wake
 from .ledger import Superseded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..core.log import Fold, Lane
+    from ..ports import Item
     from .engine import Engine, Wake
 
 MAX_REDELIVERIES = 5  # of a wake whose invocation died where no step can be blamed
 MAX_CANCEL_TRIES = 20
+CLOSED_AT_ONCE = 90  # lanes, in the transaction that ends the run
 
 
 def died(
@@ -41,7 +44,8 @@ def died(
             engine.store.write([Put(item)])  # refused: it had begun, or its failure was recorded before it died
             engine.send({**wake, "attempt": wake["attempt"] + 1})
         elif (again := wake.get("again", 0)) < MAX_REDELIVERIES:
-            engine.send({**wake, "again": again + 1})
+            next_look = {"look": [wake["look"][0], wake["look"][1] + 1]} if "look" in wake else {}
+            engine.send({**wake, **next_look, "again": again + 1})
     except Superseded:
         engine.note("INFO", "superseded", run_id=run, wake="died")
 
@@ -74,17 +78,39 @@ def failed(engine: Engine, wake: Wake, reason: str) -> None:
 
 
 def cancel(engine: Engine, run: str) -> bool:
-    """End a run now: nothing of it is performed or kept from here on. False when it had ended before."""
-    for _ in range(MAX_CANCEL_TRIES):
+    """End a run now: nothing of it is performed or kept from here on. False when it had ended before.
+
+    Steps in flight have lanes of their own, which the log's end does not fence: their lanes are closed in the same
+    transaction, so that a result that comes late finds no place. Where more are in flight than a transaction holds, or
+    they come in faster than they can be counted, the rest is closed right after.
+    """
+    for attempt in range(MAX_CANCEL_TRIES):
         fold = engine.ledger.load(run)
         if fold is None:
             raise UnknownRun(f"there is no run {run!r} in this store")
         if fold.ended is not None:
             return False
+        closing = _open_lanes(engine, fold)
+        at_once = closing[:CLOSED_AT_ONCE] if attempt < MAX_CANCEL_TRIES // 2 else []
+        record = {"k": status.RUN_CANCELLED, "at": engine.clock.now_ms()}
         try:
-            engine.ledger.end(fold, [({"k": status.RUN_CANCELLED, "at": engine.clock.now_ms()}, None)])
+            engine.ledger.end(fold, [(record, None)], [Put(_closed(engine, run, lane)) for lane in at_once])
         except Superseded:
             continue
         engine.note("INFO", "run cancelled", run_id=run, workflow=fold.workflow)
+        for lane in closing[len(at_once) :]:
+            engine.store.write([Put(_closed(engine, run, lane))])  # refused: its result was faster than we were
         return True
     raise Superseded
+
+
+def _open_lanes(engine: Engine, fold: Fold) -> list[Lane]:
+    """The lanes of the steps in flight that have no result."""
+    lanes = [(plan, index) for plan, indexes in fold.flight.items() for index in sorted(indexes)]
+    found = {item.sort for item in engine.ledger.lanes(fold.run, lanes)}
+    return [lane for lane in lanes if lane_key(lane) not in found]
+
+
+def _closed(engine: Engine, run: str, lane: Lane) -> Item:
+    """What stands in a lane where no result may come any more."""
+    return engine.ledger.item(run, lane_key(lane), {"k": status.CLOSED, "at": engine.clock.now_ms()})

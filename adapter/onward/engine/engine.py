@@ -164,7 +164,12 @@ def check_wake(wake: Wake) -> None:
     needed = _NUMBERS.get(do) if isinstance(do, str) else ()
     if needed is None:
         return  # the sweep's; or a newer Onward's, which is refused by its name
-    given = [wake.get(name) for name in needed] + [wake[name] for name in ("again", "after_ms") if name in wake]
+    given = [wake.get(name) for name in needed] + [wake.get("again", 0)]
+    if "look" in wake:
+        look = wake["look"]
+        given += look if isinstance(look, list) and len(look) == 2 else [None]
+    if "look" in wake:
+        given += wake["look"] if type(wake["look"]) is list else [None]
     numbers = all(type(number) is int and 0 <= number <= MAX_SEQ for number in given)
     if not isinstance(do, str) or not is_run_id(wake.get("run")) or not numbers:
         raise UnknownPayload(f"this is no wake of Onward's: {wake!r:.200}")

@@ -16,7 +16,8 @@ would make n steps cost n * n reads, so:
   several that were raced). If so it collects, unless a sibling in the same chunk is about to: the marks decide
   which one. If not, it only counts: the last of its plan looks whether others are in flight, and collects if not;
 - what several results unlock only together, while others are still missing, is found by a timer that collects at
-  growing intervals, as long as anything is in flight.
+  growing intervals, as long as a wide plan is in flight. Each of its looks has a number, and the run's item `T` says
+  which one was begun last: of a wake that is delivered twice one goes on, or timers would multiply.
 
 So a thousand steps that are awaited together cost a thousand results, marks and wakes, and each result is read once.
 """
@@ -27,8 +28,21 @@ import json
 
 from ..core import status
 from ..core.errors import Leave
-from ..core.log import HEAD, attempt_key, lane_key, marks_key, partition_of, plan_marks_key
-from ..ports import Put
+from ..core.log import (
+    HEAD,
+    MAX_KEY_DIGITS,
+    TIMER,
+    attempt_key,
+    attempt_of,
+    fields_of,
+    head_of,
+    lane_key,
+    lane_of,
+    marks_key,
+    partition_of,
+    plan_marks_key,
+)
+from ..ports import Put, Swap
 from .advance import Invocation, advance, crashed
 from .ledger import Superseded
 
@@ -58,7 +72,7 @@ def first_wakes(run: str, move: Move, now_ms: int, timer_runs: bool) -> list[tup
     if move.count <= FAN:
         wakes = [(wake, move.sleeps.get(wake["index"])) for wake, _ in wakes]
     if move.wide and not timer_runs:
-        wakes.append(({"do": "collect", "run": run, "after_ms": FIRST_LOOK_MS}, now_ms + FIRST_LOOK_MS))
+        wakes.append((_look_wake(run, move.seq, 0), now_ms + _look_after_ms(0)))
     return wakes
 
 
@@ -71,6 +85,16 @@ def _fan_out(run: str, plan: int, first: int, end: int) -> list[tuple[Wake, int 
         ({"do": "fan", "run": run, "plan": plan, "first": low, "end": min(low + size, end)}, None)
         for low in range(first, end, size)
     ]
+
+
+def _look_wake(run: str, plan: int, number: int) -> Wake:
+    return {"do": "collect", "run": run, "look": [plan, number]}
+
+
+def _look_after_ms(number: int) -> int:
+    """How long after the look before it the timer's look of that number comes."""
+    doubled: int = FIRST_LOOK_MS << min(number, 16)
+    return min(doubled, LONGEST_LOOK_MS)
 
 
 def fan(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
@@ -88,7 +112,7 @@ def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | 
     """Perform one attempt of a step in flight, put what came of it in its lane, and see who collects."""
     run, lane, attempt = wake["run"], (wake["plan"], wake["index"]), wake["attempt"]
     fold = engine.ledger.load(run, upto=lane[0])
-    if fold is None or fold.next_seq <= lane[0]:
+    if fold is None or lane[0] not in fold.plans or lane[1] >= fold.plans[lane[0]].count:
         engine.note("WARNING", "wake for an unknown run or plan", run_id=run)
         return
     if fold.ended is not None:
@@ -102,7 +126,7 @@ def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | 
     ]
     head, result, standing, before = [*engine.store.get([(partition, sort) for sort in sorts]), None][:4]
     fold.head = head
-    if head is None or json.loads(head.body)["status"] in status.ENDED:
+    if head is None or head_of(head)["status"] in status.ENDED:
         engine.note("INFO", "wake for a step of a run that has ended", run_id=run)
         return
     if standing is not None and result is None:
@@ -110,7 +134,7 @@ def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | 
         engine.ledger.keep(fold)
         return
     engine.watch(fold)
-    last = json.loads(before.body) if before is not None else None
+    last = attempt_of(before) if before is not None else None
     conductor = LaneInvocation(engine, fold, lane, attempt, last, deadline_ms, invocation)
     if result is not None:
         conductor.settled(result)
@@ -158,7 +182,7 @@ class LaneInvocation(Invocation):
 
     def settled(self, item: Item) -> None:
         """The step has a result."""
-        self.fold.apply_lane(item)
+        _take(self.fold, item)
         self.replay.observe(self.lane)
         self.done = True
 
@@ -262,6 +286,10 @@ def _uncollected(sets: dict[str, frozenset[str]]) -> frozenset[str]:
 def collect(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
     """Observe the results that the steps in flight have left, as long as that leads anywhere."""
     run = wake["run"]
+    if "look" in wake and not _begins(engine, run, wake["look"]):
+        engine.note("INFO", "stale wake", run_id=run, look=wake["look"])
+        return
+    fold = None
     for _ in range(MAX_ROUNDS):
         fold = engine.ledger.load(run)
         if fold is None or fold.ended is not None or not fold.flight:
@@ -286,12 +314,18 @@ def _unobserved(engine: Engine, fold: Fold) -> list[Lane]:
     lanes += [(plan, index) for plan, indexes in fold.flight.items() if not fold.plans[plan].wide for index in indexes]
     found: list[tuple[int, Lane]] = []
     for item in engine.ledger.lanes(fold.run, lanes):
-        plan, index = item.sort[2:].split(".")
-        lane = (int(plan), int(index))
+        lane, _ = lane_of(item)
         if lane not in fold.results:
-            fold.apply_lane(item)
-        found.append((json.loads(item.body)["at"], lane))
+            _take(fold, item)
+        found.append((fields_of(item)["at"], lane))
     return [lane for _, lane in sorted(found)]
+
+
+def _take(fold: Fold, item: Item) -> None:
+    """Take in what stands in a lane; raises `Superseded` where a cancel has closed it."""
+    if json.loads(item.body)["k"] == status.CLOSED:
+        raise Superseded
+    fold.apply_lane(item)
 
 
 def _done_wide(engine: Engine, fold: Fold) -> list[Lane]:
@@ -305,8 +339,13 @@ def _done_wide(engine: Engine, fold: Fold) -> list[Lane]:
     lanes: list[Lane] = []
     for chunk in sorted({number // CHUNK for number in numbered}):
         done = engine.store.marks(partition_of(fold.run), marks_key(chunk)).get("done", ())
-        lanes += [numbered[number] for number in sorted(map(int, done)) if number in numbered]
+        lanes += [numbered[number] for number in sorted(_numbers(done)) if number in numbered]
     return lanes
+
+
+def _numbers(members: Iterable[str]) -> list[int]:
+    """The steps that marks name, but for what somebody else has marked there."""
+    return [int(member) for member in members if member.isdecimal() and len(member) <= MAX_KEY_DIGITS]
 
 
 def _more(engine: Engine, fold: Fold, lanes: Iterable[Lane]) -> bool:
@@ -327,46 +366,100 @@ def _more(engine: Engine, fold: Fold, lanes: Iterable[Lane]) -> bool:
     return more or (few and bool(fold.flight))
 
 
+def _begins(engine: Engine, run: str, look: list[int]) -> bool:
+    """Whether this invocation is the one that begins this look of the timer."""
+    standing = engine.store.get([(partition_of(run), TIMER)])[0]
+    if standing is not None and json.loads(standing.body)["look"] >= look:
+        return False
+    item = engine.ledger.item(run, TIMER, {"look": look})
+    return engine.store.write([Put(item) if standing is None else Swap(item, standing.token)]) is None
+
+
 def _look_again(engine: Engine, wake: Wake, fold: Fold | None) -> None:
-    """Keep the timer going while anything is in flight."""
-    after_ms = wake.get("after_ms")
-    if after_ms and fold is not None and fold.ended is None and fold.flight:
-        longer_ms = min(after_ms * 2, LONGEST_LOOK_MS)
-        engine.send({**wake, "after_ms": longer_ms}, engine.clock.now_ms() + longer_ms)
+    """Keep the timer going while a wide plan is in flight; while all in flight sleep, let it sleep as well."""
+    if "look" in wake and fold is not None and fold.ended is None and _wide_in_flight(fold):
+        plan, number = wake["look"]
+        at_ms = engine.clock.now_ms() + _look_after_ms(number + 1)
+        ends = [
+            fold.plans[other].sleeps.get(index, 0)
+            for other, indexes in fold.flight.items()
+            for index in indexes
+            if (other, index) not in fold.results
+        ]
+        if ends and min(ends) > at_ms:
+            at_ms = min(ends) + FIRST_LOOK_MS
+        engine.send(_look_wake(fold.run, plan, number + 1), at_ms)
+
+
+def _wide_in_flight(fold: Fold) -> list[int]:
+    return [plan for plan in fold.flight if fold.plans[plan].wide]
+
+
+def _start_timer(engine: Engine, fold: Fold) -> None:
+    """Start the timer again, where its wake may have been lost; where it was not, that wake has the same number."""
+    if wide := _wide_in_flight(fold):
+        standing = engine.store.get([(partition_of(fold.run), TIMER)])[0]
+        plan, number = [min(wide), -1] if standing is None else json.loads(standing.body)["look"]
+        engine.send(_look_wake(fold.run, plan, number + 1), engine.clock.now_ms() + FIRST_LOOK_MS)
 
 
 # ---------------------------------------------------------------------------------------------------- recovering
 def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
     """Do whatever a run needs to go on, when all that is known is that nothing happened in time."""
     run = wake["run"]
+    before = engine.ledger.load(run)
+    if before is None or before.ended is not None:
+        return
+    for plan in before.flight:
+        if before.plans[plan].wide:
+            _mark_results(engine, before, before.plans[plan])
+    engine.ledger.keep(before)
     collect(engine, {"do": "collect", "run": run}, deadline_ms, invocation)
     fold = engine.ledger.load(run)
     if fold is None or fold.ended is not None:
         return
     if fold.flight:
+        _start_timer(engine, fold)
         times = [time_ms for plan in fold.flight for time_ms in _wake_lanes(engine, fold, fold.plans[plan])]
     else:
         times = engine.waits_ms(fold)
     now_ms = engine.clock.now_ms()
     if times and min(times) > now_ms:  # nothing is overdue: it is not stalled, it waits
+        fold.head = None  # the sweep has moved it: what is kept warm is older
         engine.ledger.move_head(fold, engine.due_for(min(times)), stalls=0)
     engine.ledger.keep(fold)
     if not fold.flight:
         advance(engine, {"run": run, "seq": fold.next_seq}, deadline_ms, invocation)
 
 
+def _lane_items(engine: Engine, fold: Fold, move: Move) -> dict[int, list[Item]]:
+    """What stands in the lanes of a plan: for each index its result, if it has one, and its attempts."""
+    lanes: dict[int, list[Item]] = {}
+    for item in engine.store.read(partition_of(fold.run), lane_key((move.seq, 0)), lane_key((move.seq, move.count))):
+        lanes.setdefault(int(item.sort.partition(".")[2].partition("#")[0]), []).append(item)
+    return lanes
+
+
+def _mark_results(engine: Engine, fold: Fold, move: Move) -> None:
+    """Mark the results of a wide plan whose invocations died before they did."""
+    for index, items in _lane_items(engine, fold, move).items():
+        if index in fold.flight[move.seq] and items[0].sort == lane_key((move.seq, index)):
+            number = move.first + index
+            engine.store.mark(partition_of(fold.run), marks_key(number // CHUNK), {"done": [str(number)]})
+
+
 def _wake_lanes(engine: Engine, fold: Fold, move: Move) -> list[int]:
-    """Send the wakes of the steps of a plan that have no result, and return their times. Steps that did complete but
-    were not marked are woken as well: they find their result, and mark it."""
-    found = engine.store.read(partition_of(fold.run), lane_key((move.seq, 0)), lane_key((move.seq, move.count)))
-    attempts: dict[int, tuple[int, int | None]] = {}
-    for item in found:
-        lane, _, number = item.sort.removeprefix("S#").partition("#")
-        if number:
-            attempts[int(lane.split(".")[1])] = (int(number) + 1, json.loads(item.body).get("until"))
+    """Send the wakes of the steps of a plan that have no result, and return their times."""
+    found = _lane_items(engine, fold, move)
     times = []
     for index in sorted(fold.flight[move.seq]):
-        attempt, until_ms = attempts.get(index, (1, move.sleeps.get(index)))
+        items = found.get(index, [])
+        if items and items[0].sort == lane_key((move.seq, index)):
+            continue  # it waits to be observed together with others
+        attempt, until_ms = 1, move.sleeps.get(index)
+        if items:
+            attempt = int(items[-1].sort.rpartition("#")[2]) + 1
+            until_ms = json.loads(items[-1].body).get("until")
         engine.send(_step_wake(fold.run, (move.seq, index), attempt), until_ms)
         times.append(until_ms or 0)
     return times

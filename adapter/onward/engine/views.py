@@ -44,6 +44,8 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
         for index, key in enumerate(move.names):
             if index in fold.flight.get(move.seq, ()) and key not in steps:
                 kind = "sleeping" if index in move.sleeps else "running"
+                if fold.status == status.CANCELLED:
+                    kind = status.CANCELLED
                 steps[key] = {**_EMPTY, "name": display(key), "status": kind}
     last, text = fold.ended or ({}, None)
     output = ledger.text(text, last.get("blob")) if last.get("k") == status.RUN_COMPLETED else None

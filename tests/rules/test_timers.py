@@ -1,0 +1,141 @@
+"""The timer of a wide plan, the sweep beside long sleeps, and what a cancel leaves of steps in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from onward import Retry
+from onward.core.log import TIMER, partition_of
+from onward.engine import control, fanout
+from onward.engine.sweep import MAX_STALLS
+from onward.testing import Rehearsal
+
+from .acting import ASYNC
+
+DAY_S = 24 * 3600
+HORIZON_MS = 40 * 60 * 1000
+
+
+@pytest.fixture(autouse=True)
+def small_plans_are_wide(monkeypatch):
+    monkeypatch.setattr(fanout, "FEW", 2)
+    monkeypatch.setattr(fanout, "CHUNK", 2)
+
+
+async def a_long_sleep_beside_finished_steps(event, step):
+    await asyncio.gather(
+        step.sleep("rest", 3 * DAY_S), *(step.run(f"s{n}", str, n) for n in range(event.data.get("steps", 1)))
+    )
+    return await step.run("after", str, "done")
+
+
+def duplicate_all(stage, copies):
+    """Deliver every wake that was sent so often, from now on."""
+    send = stage.queue.send
+
+    def send_copies(wake, at_ms=None):
+        for _ in range(copies):
+            send(wake, at_ms)
+
+    stage.engine.wakes.send = send_copies
+
+
+@pytest.mark.parametrize("steps", [1, 4], ids=["few", "wide"])
+def test_a_run_that_sleeps_for_days_beside_finished_steps_is_not_taken_for_stalled(steps):
+    with Rehearsal(ASYNC.app(a_long_sleep_beside_finished_steps)) as stage:
+        [run] = stage.start("go", {"steps": steps})
+        while stage.step():  # wakes are taken, and swept where they are far
+            pass
+        for _ in range(MAX_STALLS + 5):  # sweeps that find it due, as where the head is swept in vain
+            stage.clock.turn(stage.clock.now_ms() + HORIZON_MS)
+            stage.sweep()
+            while stage.queue.next_ms() is not None and stage.queue.next_ms() <= stage.clock.now_ms() + HORIZON_MS:
+                stage.step()
+            if stage.view(run)["status"] == "completed":
+                break
+        stage.drain()
+        assert stage.view(run)["status"] == "completed", stage.view(run)["error"]
+
+
+def test_a_warm_sandbox_that_swept_a_run_before_still_lets_it_sleep():
+    """The head that a warm sandbox keeps is older than the one that the sweep wrote."""
+    with Rehearsal(ASYNC.app(a_long_sleep_beside_finished_steps)) as stage:
+        [run] = stage.start("go", {"steps": 3})
+        while stage.queue.next_ms() is not None and stage.queue.next_ms() < stage.clock.now_ms() + HORIZON_MS:
+            stage.step()
+        stage.engine.ledger.keep(stage.engine.ledger.load(run))
+        cold = stage.new_engine()
+        stage.clock.turn(next(stage.open_heads()).due_ms)
+        cold.handle({"do": "sweep"})  # another sandbox sweeps,
+        stage.engine.handle({"do": "recover", "run": run})  # and this one recovers
+        head = next(stage.open_heads())
+        assert json.loads(head.body)["stalls"] == 0, "it waits, and was counted as stalled"
+
+
+def test_timers_do_not_multiply_when_every_wake_is_delivered_twice():
+    async def work(event, step):
+        await asyncio.gather(
+            *(step.sleep(f"rest {n}", 1200) for n in range(5)), *(step.run(f"s{n}", flaky) for n in range(3))
+        )
+
+    calls = []
+
+    def flaky():
+        calls.append(1)
+        if len(calls) < 40:
+            raise ConnectionError("not yet")
+
+    with Rehearsal(ASYNC.app(work, retries=Retry(max_attempts=60, base=30.0, cap=30.0, jitter=False))) as stage:
+        duplicate_all(stage, 2)
+        [run] = stage.start("go")
+        ends_ms = stage.clock.now_ms() + 600_000
+        while stage.clock.now_ms() < ends_ms:
+            stage.step()
+        looks = [wake for _, _, wake in stage.queue._queue if "look" in wake]
+        assert 1 <= len(looks) <= 4, f"{len(looks)} looks of the timer are on their way"
+        [timer] = stage.store.get([(partition_of(run), TIMER)])
+        assert json.loads(timer.body)["look"][1] >= 5, "the timer runs"
+
+
+def test_a_timer_whose_wake_was_lost_is_started_again_by_the_sweep():
+    async def work(event, step):
+        await asyncio.gather(*(step.sleep(f"rest {n}", DAY_S) for n in range(4)), step.run("a", str, "a"))
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        [run] = stage.start("go")
+        stage.step()
+        while stage.queue.next_ms() is not None:
+            stage.queue.take()  # all lost
+        stage.engine.handle({"do": "recover", "run": run})
+        assert [wake["look"][1] for _, _, wake in stage.queue._queue if "look" in wake] == [0]
+
+
+def test_a_result_that_comes_after_a_cancel_finds_its_lane_closed():
+    late = []
+
+    async def work(event, step):
+        await asyncio.gather(*(step.run(f"s{n}", lambda n=n: late.append(n)) for n in range(3)))
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        [run] = stage.start("go")
+        stage.step()
+        wakes = [stage.queue.take()[1] for _ in range(2)]
+        zombie = stage.new_engine()
+        write = stage.store.write
+
+        def cancelled_before_the_write(writes):
+            stage.store.write = write
+            assert control.cancel(stage.new_engine(), run)
+            return write(writes)
+
+        stage.store.write = cancelled_before_the_write
+        zombie.handle(next(wake for wake in wakes if wake["do"] == "step"))
+        assert len(late) == 1, "the step itself was being performed"
+        view = stage.view(run)
+        assert view["status"] == "cancelled"
+        assert {step["status"] for step in view["steps"]} == {"cancelled"}, "its result was not kept"
+        stage.drain()
+        assert len(late) == 1 and not list(stage.open_heads())

@@ -1,0 +1,432 @@
+"""Generated workflows, and a model in plain Python of what they come to.
+
+A program is a tree of small nodes. Each knows three things: how it acts in a workflow, sync or async alike; what it
+comes to (`expects`), which knows nothing of logs, attempts, or faults; and how to write itself down. What one step made
+is handed to the next, so that a value that was not kept would show.
+
+A step that fails is told so by the witness, which counts performances outside of the engine: it fails its first
+`fails` performances, whatever attempts the engine thinks they were.
+
+Left open, for the issue that brings each: wait, send, child, callback, retry of a run, fork (issue 4), map
+(issue 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from onward import App, NonRetriable, Retry, RetryAfter, StepError, current_step
+
+from .function import Function, work
+from .witness import Witness
+from .world import Killed
+
+MANY = Retry(max_attempts=60, base=1.0, cap=20.0)  # more than the faults of a story can use up
+TIMEOUT_S = 5.0
+LARGE_CHARS = 70_000  # over what stands in an item
+FAILURES = ("error", "error", "retry_after", "exit", "slow", "deaf", "dies")
+MAX_DEPTH = 3
+WIDEST = 12
+
+
+# ------------------------------------------------------------------------------------------------- what is expected
+class Made:
+    """The value that the step of that name made, after it failed so often."""
+
+    def __init__(self, name: str, fails: int = 0) -> None:
+        self.name = name
+        self.fails = fails
+
+    def __repr__(self) -> str:
+        return f"<made by {self.name}>"
+
+
+class Either:
+    """One of several outcomes, where the world may decide."""
+
+    def __init__(self, *options: Any) -> None:
+        self.options = options
+
+    def __repr__(self) -> str:
+        return " or ".join(map(repr, self.options))
+
+
+def fits(expected: Any, value: Any) -> bool:
+    """Whether a value is what the model expects."""
+    if isinstance(expected, Either):
+        return any(fits(option, value) for option in expected.options)
+    if isinstance(expected, Made):
+        return isinstance(value, dict) and value.get("made") == expected.name and value["by"] > expected.fails
+    if isinstance(expected, list):
+        return isinstance(value, list) and len(value) == len(expected) and all(map(fits, expected, value))
+    return bool(expected == value)
+
+
+# ------------------------------------------------------------------------------------------------------ the tools
+class Tools:
+    """What the nodes act with: the function in which they run, the witness, and how branches are run."""
+
+    def __init__(self, function: Function, witness: Witness, is_async: bool) -> None:
+        self.function = function
+        self.witness = witness
+        self.is_async = is_async
+
+    def perform(self, node: Do, given: Any) -> Any:
+        invocation = self.function.invocation()
+        seen = self.witness.see(given, invocation.began_tick if invocation else 0, node.once)
+        if node.takes_ms:
+            work(self.function, node.takes_ms)
+        if seen.number <= node.fails:
+            self._fail(node.how)
+        made: dict[str, Any] = {"made": current_step().step, "by": seen.number}
+        if node.large:
+            made["much"] = f"{seen.run} " * (LARGE_CHARS // 25)
+        return made
+
+    async def perform_async(self, node: Do, given: Any) -> Any:
+        await asyncio.sleep(0)
+        return self.perform(node, given)
+
+    def _fail(self, how: str) -> None:
+        self.witness.counts[f"step: {how}"] += 1
+        if how == "retry_after":
+            raise RetryAfter(7)
+        if how == "exit":
+            sys.exit("a step that leaves")
+        if how in ("slow", "deaf"):
+            work(self.function, 10 * self.function.settings.timeout_ms, deaf=how == "deaf")
+        if how == "dies":
+            task = self.function.world.current()
+            if task is not None:
+                self.function.world.after(0, task.kill)
+                self.function.world.pause(1)
+                raise Killed
+        if how == "final":
+            raise NonRetriable("never")
+        raise ConnectionError("not yet")
+
+    async def branches(self, step: Any, how: str, branches: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Call several coroutine functions beside each other."""
+        if not self.is_async:
+            sync_step = step._step
+            found: list[Any] = sync_step.parallel(*(partial(drive, branch) for branch in branches))
+            return found
+        if how == "group":
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(branch()) for branch in branches]
+            return [task.result() for task in tasks]
+        return list(await asyncio.gather(*(branch() for branch in branches)))
+
+
+class Awaiting:
+    """The steps of a sync workflow behind the awaitable face of the async ones."""
+
+    def __init__(self, step: Any) -> None:
+        self._step = step
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._step, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return method(*args, **kwargs)
+
+        return call
+
+
+def drive(branch: Callable[[], Any]) -> Any:
+    """Run a coroutine that awaits nothing that could make it wait."""
+    try:
+        branch().send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("a program awaits nothing but steps")
+
+
+# ------------------------------------------------------------------------------------------------------- the nodes
+class Do:
+    """A step."""
+
+    def __init__(
+        self,
+        name: str,
+        fails: int = 0,
+        how: str = "error",
+        takes_ms: int = 0,
+        large: bool = False,
+        once: bool = False,
+        is_async: bool = False,
+        ordinal: int = 1,
+    ) -> None:
+        self.name = name
+        self.fails = fails
+        self.how = how
+        self.takes_ms = takes_ms
+        self.large = large
+        self.once = once
+        self.is_async = is_async
+        self.ordinal = ordinal
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        fn = tools.perform_async if self.is_async and tools.is_async else tools.perform
+        options: dict[str, Any] = {"once": True} if self.once else {"retries": MANY}
+        if self.how == "slow" and self.fails:
+            options["timeout"] = TIMEOUT_S
+        try:
+            return await step.run(self.name, fn, self, given, **options)
+        except StepError:
+            if not self.once:
+                raise
+            return "not sure"
+
+    def expects(self) -> Any:
+        shown = self.name if self.ordinal == 1 else f"{self.name} ({self.ordinal})"
+        return Either(Made(shown), "not sure") if self.once else Made(shown, self.fails)
+
+    def steps(self) -> list[Do]:
+        return [self]
+
+    def __repr__(self) -> str:
+        flags = [f"fails {self.fails} {self.how}"] * bool(self.fails) + ["large"] * self.large + ["once"] * self.once
+        return f"{self.name}({', '.join(flags)})"
+
+
+class Sleep:
+    def __init__(self, name: str, seconds: int) -> None:
+        self.name = name
+        self.seconds = seconds
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        return await step.sleep(self.name, self.seconds)
+
+    def expects(self) -> Any:
+        return None
+
+    def steps(self) -> list[Do]:
+        return []
+
+    def __repr__(self) -> str:
+        return f"sleep {self.seconds} s"
+
+
+class Catch:
+    """A step that fails for good, and is caught; another takes its place."""
+
+    def __init__(self, name: str, retries: int, instead: Do, how: str = "error") -> None:
+        self.bad = Do(name, 1 << 30, how)
+        self.retries = retries
+        self.instead = instead
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        try:
+            await step.run(self.bad.name, tools.perform, self.bad, given, retries=Retry(self.retries + 1, base=1.0))
+        except StepError:
+            return await self.instead.act(step, tools, given)
+
+    def expects(self) -> Any:
+        return self.instead.expects()
+
+    def steps(self) -> list[Do]:
+        return [self.instead]
+
+    def __repr__(self) -> str:
+        return f"catch {self.bad.name} else {self.instead}"
+
+
+class Together:
+    """Branches beside each other, each a list of nodes."""
+
+    def __init__(self, branches: list[list[Any]], how: str) -> None:
+        self.branches = branches
+        self.how = how
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        return await tools.branches(
+            step, self.how, [partial(act_all, branch, step, tools, given) for branch in self.branches]
+        )
+
+    def expects(self) -> Any:
+        return [[node.expects() for node in branch] for branch in self.branches]
+
+    def steps(self) -> list[Do]:
+        return [do for branch in self.branches for node in branch for do in node.steps()]
+
+    def __repr__(self) -> str:
+        return f"{self.how}{self.branches}"
+
+
+class Race:
+    """The first of several steps, in an async workflow; in a sync one, the first in order."""
+
+    def __init__(self, runners: list[Do]) -> None:
+        self.runners = runners
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        if not tools.is_async:
+            return await self.runners[0].act(step, tools, given)
+        tasks = [asyncio.ensure_future(runner.act(step, tools, given)) for runner in self.runners]
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        return next(task.result() for task in tasks if task in done)
+
+    def expects(self) -> Any:
+        return Either(*(runner.expects() for runner in self.runners))
+
+    def steps(self) -> list[Do]:
+        return []  # whichever
+
+    def __repr__(self) -> str:
+        return f"race{self.runners}"
+
+
+async def act_all(nodes: Sequence[Any], step: Any, tools: Tools, given: Any) -> list[Any]:
+    """Act one after the other; what one made is given to the next."""
+    results = []
+    for node in nodes:
+        results.append(await node.act(step, tools, given))
+        given = [node_name(node), _small(results[-1])]
+    return results
+
+
+def node_name(node: Any) -> str:
+    return type(node).__name__
+
+
+def _small(value: Any) -> Any:
+    """A value without what makes it large."""
+    if isinstance(value, list):
+        return [_small(inner) for inner in value]
+    return {key: inner for key, inner in value.items() if key != "much"} if isinstance(value, dict) else value
+
+
+# ---------------------------------------------------------------------------------------------------- the programs
+class Program:
+    """A workflow. `raises`: it fails in the end, and something is done about it. `cancel_ms`: somebody cancels it, so
+    long after it was started."""
+
+    def __init__(
+        self,
+        nodes: list[Any],
+        is_async: bool = False,
+        fill: bool = False,
+        raises: bool = False,
+        cancel_ms: int | None = None,
+    ) -> None:
+        self.nodes = nodes
+        self.is_async = is_async
+        self.fill = fill
+        self.raises = raises
+        self.cancel_ms = cancel_ms
+
+    def register(self, app: App, name: str, function: Callable[[], Function], witness: Witness, version: int) -> None:
+        """Make it a workflow of the app. Version 2 of the code has one step more, at the end."""
+        nodes = [*self.nodes, Do("tail")] if version == 2 else self.nodes
+        program = self
+
+        async def story(event: Any, step: Any) -> Any:
+            tools = Tools(function(), witness, program.is_async)
+            results = await act_all(nodes, step, tools, event.data)
+            if program.raises:
+                raise RuntimeError("after all")
+            return [_small(result) for result in results]
+
+        def sync_story(event: Any, step: Any) -> Any:
+            return drive(partial(story, event, Awaiting(step)))
+
+        def told(event: Any, step: Any) -> Any:
+            tools = Tools(function(), witness, False)
+            return step.run("tell", tools.perform, Do("tell"), event.data["run_id"])
+
+        options: dict[str, Any] = {"steps_per_invocation": "fill"} if self.fill else {}
+        if self.raises:
+            options["on_failure"] = told
+        app.workflow(on=name, name=name, retries=MANY, **options)(story if self.is_async else sync_story)
+
+    def expected(self, versions: int) -> tuple[set[str], Any]:
+        """The states in which its run may end, and what the result may be where it completed."""
+        states = {"failed" if self.raises else "completed"}
+        if self.cancel_ms is not None:
+            states.add("cancelled")
+        results = [node.expects() for node in self.nodes]
+        return states, results if versions == 1 else Either(results, [*results, Made("tail")])
+
+    def steps(self) -> list[Do]:
+        """The steps that a run that completed has performed."""
+        return [do for node in self.nodes for do in node.steps()]
+
+    def __repr__(self) -> str:
+        kind = ("async " if self.is_async else "") + ("fill " if self.fill else "") + ("raises " if self.raises else "")
+        return f"{kind}{self.nodes}" + (f" cancelled after {self.cancel_ms} ms" if self.cancel_ms is not None else "")
+
+
+class Author:
+    """Writes programs. `pick(options)` chooses: a random generator's or Hypothesis's. Each node has a number in the
+    order of writing; those in `cut` are left out."""
+
+    def __init__(self, pick: Callable[[Sequence[Any]], Any], cut: Sequence[int] = ()) -> None:
+        self._pick = pick
+        self._cut = set(cut)
+        self._names = 0
+        self.written = 0
+
+    def program(self) -> Program:
+        pick = self._pick
+        self._names = 0
+        is_async = pick((False, True))
+        fill = pick((False, False, True))
+        raises = pick((False, False, False, False, True))
+        cancel_ms = pick((None, None, None, None, 5_000, 45_000))
+        return Program(self._nodes(0, 5), is_async, fill, raises, cancel_ms)
+
+    def _nodes(self, depth: int, most: int) -> list[Any]:
+        nodes = []
+        for _ in range(self._pick(tuple(range(1, most + 1)))):
+            self.written += 1
+            number = self.written
+            node = self._node(depth)
+            if number not in self._cut:
+                nodes.append(node)
+        return nodes
+
+    def _node(self, depth: int) -> Any:
+        kinds = ["do", "do", "do", "sleep", "once", "catch", "race", "same"]
+        if depth < MAX_DEPTH:
+            kinds += ["together", "together", "wide"]
+        kind = self._pick(kinds)
+        if kind == "do":
+            return self._do()
+        if kind == "once":
+            return Do(self._name(), once=True, takes_ms=self._pick((0, 500)))
+        if kind == "sleep":
+            return Sleep(self._name(), self._pick((0, 3, 30, 1_200, 90_000)))
+        if kind == "catch":
+            how = self._pick(("error", "final", "exit"))
+            return Catch(self._name(), self._pick((0, 1, 2)), self._do(), how)
+        if kind == "race":
+            return Race([self._do() for _ in range(self._pick((2, 3)))])
+        if kind == "wide":
+            return Together([[self._do()] for _ in range(self._pick((5, WIDEST)))], self._pick(("gather", "group")))
+        if kind == "same":  # two steps of one name, told apart by their order
+            name = self._name()
+            return Together([[Do(name), Do(name, ordinal=2)]], "gather")
+        branches = [self._nodes(depth + 1, 2) for _ in range(self._pick((2, 3)))]
+        return Together(branches, self._pick(("gather", "group")))
+
+    def _do(self) -> Do:
+        fails = self._pick((0, 0, 0, 0, 1, 2))
+        return Do(
+            self._name(),
+            fails,
+            self._pick(FAILURES) if fails else "error",
+            takes_ms=self._pick((0, 0, 100, 2_000)),
+            large=self._pick((False,) * 7 + (True,)),
+            is_async=self._pick((False, True)),
+        )
+
+    def _name(self) -> str:
+        self._names += 1
+        return f"s{self._names}"

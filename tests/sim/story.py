@@ -1,0 +1,252 @@
+"""One seed, from its events to its end.
+
+Programs are written, events arrive (some of them twice), faults strike. Then faults stop, and everything that was
+accepted must come to what the model says, within a bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+from onward import App
+from onward.core.codec import decode
+from onward.core.ids import run_id
+from onward.engine import control, fanout
+from onward.engine.engine import HORIZON_MS
+from onward.engine.ledger import Ledger
+from onward.engine.views import run_view
+
+from .chance import Chance
+from .cloud import Cloud
+from .function import Function, Sandbox, Settings, in_virtual_time
+from .invariants import Broken, Invariants
+from .programs import Author, Program, fits
+from .table import Table
+from .witness import Witness
+from .world import Killed, World
+
+MINUTE_MS = 60_000
+CHAOS_MS = 25 * MINUTE_MS  # for so long faults strike
+BOUND_HORIZONS = 3  # within so many horizons after that, and after all that they wait for, runs end
+QUIET_MS = 45 * MINUTE_MS  # then everything that still lies in a queue is delivered
+LINES_KEPT = 60
+FAULTS = {
+    # of a request on its way
+    "kill": 0.004, "not_sent": 0.01, "reply_lost": 0.02, "throttled": 0.01, "server_error": 0.01, "conflict": 0.01,
+    "slow": 0.01,
+    # of the table's index, and of clocks
+    "index_lag": 0.3, "skew": 1.0,
+    # of Lambda
+    "dropped": 0.02, "twice": 0.06, "late": 0.05, "function_throttled": 0.02, "loop_cut": 0.005, "record_lost": 0.2,
+    "sandbox_gone": 0.1, "tick_lost": 0.1,
+    # of the queue
+    "message_twice": 0.05, "message_late": 0.05,
+}  # fmt: skip
+BUDGETS = {"kill": 6, "dropped": 6, "loop_cut": 3, "record_lost": 6}  # fewer than what a run may survive
+MOODS = (0.0, 0.3, 1.0, 1.0, 2.5)  # a factor of all rates
+
+
+class Setting:
+    """What the seed decides before anything happens."""
+
+    def __init__(self, seed: int | str) -> None:
+        draw = random.Random(f"{seed}/setting")
+        self.mood = draw.choice(MOODS)
+        self.programs = draw.choice((1, 1, 2, 3))
+        self.events = draw.choice((1, 1, 2, 4))
+        self.versions = draw.choice((1, 1, 2))
+        self.small_plans = draw.choice((True, False))
+        self.horizon_ms = draw.choice((HORIZON_MS, 6 * MINUTE_MS))
+        self.settings = Settings(
+            timeout_ms=30_000,
+            concurrency=draw.choice((1, 3, 10)),
+            retries=draw.choice((0, 0, 0, 2)),
+            batch_size=draw.choice((1, 3)),
+            horizon_ms=self.horizon_ms,
+        )
+
+    def __repr__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in vars(self).items() if name != "settings")
+
+
+class Story:
+    """`only`: the faults that may strike (None: whatever the seed brings). `keep`: the numbers of the programs that are
+    told; `cut`: the numbers of the nodes that are left out. `programs`: these, instead of the seed's own."""
+
+    def __init__(
+        self,
+        seed: int | str,
+        *,
+        only: Collection[str] | None = None,
+        keep: Collection[int] | None = None,
+        cut: Sequence[int] = (),
+        programs: Sequence[Program] | None = None,
+    ) -> None:
+        self.seed = seed
+        self.setting = setting = Setting(seed)
+        rates = {kind: rate if kind == "skew" else min(rate * setting.mood, 0.9) for kind, rate in FAULTS.items()}
+        self.chance = chance = Chance(seed, rates if setting.mood else {}, BUDGETS, only)
+        self.world = world = World()
+        self.witness = Witness()
+        table = Table(
+            lambda: world.now_ms,
+            lambda: chance.between("lag", 1, 5_000) if chance.strikes("index_lag") else 0,
+            lambda delay_ms, happens: world.after(delay_ms, happens),
+        )
+        self.cloud = Cloud(world, chance, table)
+        author = Author(random.Random(f"{seed}/programs").choice, cut)
+        written = list(programs) if programs is not None else [author.program() for _ in range(setting.programs)]
+        self.nodes = author.written
+        self.programs = {
+            f"program-{number}": program for number, program in enumerate(written) if keep is None or number in keep
+        }
+        self.lines: deque[str] = deque(maxlen=LINES_KEPT)
+        apps = [self._app(version) for version in range(1, setting.versions + 1)]
+        self.function = Function(world, chance, self.cloud, apps, setting.settings, self._note)
+        self.invariants = Invariants(world, self.cloud, self.function, self.witness, setting.horizon_ms)
+        self.started: dict[str, str] = {}  # run -> program
+        self.operator: Sandbox | None = None
+
+    def _app(self, version: int) -> App:
+        app = App("simulated")
+        for name, program in self.programs.items():
+            program.register(app, name, lambda: self.function, self.witness, version)
+        return app
+
+    def _note(self, level: str, message: str, **fields: Any) -> None:
+        told = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
+        self.lines.append(f"{self.world.now_ms / 1000 % 1_000_000:.3f} {level} {message} {told}"[:400])
+        self.witness.counts[message] += 1
+
+    # ---------------------------------------------------------------------------------------------------- telling
+    def tell(self) -> Story:
+        """Let it all happen; raises `Broken` where an invariant is, or `AssertionError` where the model is."""
+        with small_plans() if self.setting.small_plans else contextlib.nullcontext(), in_virtual_time(self.function):
+            self._begin()
+            self.world.run(lambda: bool(self.started) and self._all_ended(), self.world.now_ms + CHAOS_MS)
+            self.chance.calm = True
+            self.world.run(self._all_ended, self._bound_ms())
+            self.world.run(self._all_quiet, self.world.now_ms + QUIET_MS)
+            self.invariants.at_the_end()
+            self._outcomes()
+        return self
+
+    def _begin(self) -> None:
+        world, chance = self.world, self.chance
+        self.function.tick_every_minute()
+        for name, program in self.programs.items():
+            for number in range(self.setting.events):
+                event_id = f"{self.seed}/{name}/{number}"
+                payload = {
+                    "detail-type": name, "source": "sim", "id": event_id, "time": "2025-12-01T00:00:00Z",
+                    "detail": {"n": number},
+                }  # fmt: skip
+                run = run_id(name, event_id)
+                self.started[run] = name
+                when_ms = world.now_ms + chance.between("arrival", 0, 90_000)
+                for _ in range(2 if chance.strikes("twice") else 1):
+                    world.at(when_ms, lambda payload=payload: self.function.accept(payload, "bus"))
+                if program.cancel_ms is not None:
+                    world.at(when_ms + program.cancel_ms, lambda run=run: self._cancel(run))
+
+    def _cancel(self, run: str) -> None:
+        """Somebody cancels a run from outside, until it is said to have worked."""
+        sandbox = Sandbox(self.function, self.function.apps[0])
+
+        def work() -> None:
+            for _ in range(5):
+                with contextlib.suppress(Exception):
+                    control.cancel(sandbox.door.engine, run)
+                    return
+                self.world.pause(5_000)
+
+        self.world.begin(f"cancel {run}", work)
+
+    def _all_ended(self) -> bool:
+        runs = self.invariants.runs
+        return all(run in runs for run in self.started) and self.invariants.all_ended()
+
+    def _all_quiet(self) -> bool:
+        return self._all_ended() and not self.function.open and not self.cloud.in_flight
+
+    def _bound_ms(self) -> int:
+        waits_ms = [run.waits_ms for run in self.invariants.runs.values()]
+        longest = sum(_sleeps(program.nodes) for program in self.programs.values()) * 1000
+        return max([self.world.now_ms, *waits_ms]) + longest + BOUND_HORIZONS * self.setting.horizon_ms + MINUTE_MS * 60
+
+    def _outcomes(self) -> None:
+        """Every run came to what the model says."""
+        reader = Sandbox(self.function, self.function.apps[0])
+        ledger: Ledger = reader.door.engine.ledger
+        for run, name in self.started.items():
+            view = run_view(ledger, run)
+            states, expected = self.programs[name].expected(self.setting.versions)
+            assert view["status"] in states, f"{name} {run} is {view['status']}, not {states}: {view['error']}"
+            if view["status"] == "completed":
+                result = decode(view["output"])
+                assert fits(expected, result), f"{name} {run} came to {result}, not {expected}"
+                for do in self.programs[name].steps():
+                    shown = do.name if do.ordinal == 1 else f"{do.name} ({do.ordinal})"
+                    times = len(self.witness.by_step.get((run, shown), []))
+                    assert times > (0 if do.once else do.fails) or do.once, (
+                        f"{name} {run}: {shown} happened {times} times"
+                    )
+            if view["status"] == "failed":
+                told = self.witness.by_step.get((run_id(f"{name}.on_failure", f"{run}.failed"), "tell"))
+                assert told and told[0].given == run, f"nobody was told that {run} had failed"
+
+    # --------------------------------------------------------------------------------------------------- reporting
+    def figures(self) -> Counter[str]:
+        return Counter(
+            {
+                "stories": 1,
+                "programs": len(self.programs),
+                "runs": len(self.invariants.runs),
+                "invocations": self.function.invocations,
+                "sweeps among them": self.function.sweeps,
+                "cold starts": self.function.cold_starts,
+                "deaths": self.function.deaths,
+                "requests": self.cloud.requests,
+                "ticks": self.world.ticks,
+                "performances": len(self.witness.performances),
+                "invariants checked": self.invariants.checks.total(),
+            }
+        )
+
+
+def _sleeps(nodes: Sequence[Any]) -> int:
+    """The seconds of all sleeps in these nodes."""
+    seconds = 0
+    for node in nodes:
+        seconds += getattr(node, "seconds", 0)
+        for branch in getattr(node, "branches", ()):
+            seconds += _sleeps(branch)
+    return seconds
+
+
+@contextlib.contextmanager
+def small_plans() -> Iterator[None]:
+    """What is done for hundreds of steps in flight is done for a few, so that every path of it is taken."""
+    kept = fanout.FEW, fanout.FAN, fanout.CHUNK
+    fanout.FEW, fanout.FAN, fanout.CHUNK = 2, 2, 2
+    try:
+        yield
+    finally:
+        fanout.FEW, fanout.FAN, fanout.CHUNK = kept
+
+
+def fails(make: Callable[[], Story]) -> tuple[Story, BaseException | None]:
+    """Tell a story; how it failed, or None."""
+    story = make()
+    try:
+        story.tell()
+    except (Exception, Killed) as error:
+        return story, error
+    return story, None
+
+
+__all__ = ["Broken", "Story", "fails", "small_plans"]

@@ -1,0 +1,257 @@
+"""DynamoDB, as far as Onward asks it: the operations, the two conditions, one index, capacity units.
+
+It takes requests and gives replies in DynamoDB's own words, one at a time and atomically; what happens to a request on
+its way is not its business (see `cloud.py`). `tests/sim/test_fake_against_real.py` holds it against dynoxide, moto and
+SQLite. The index lags: what is written appears in it after `lag_ms()`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+Attributes = dict[str, dict[str, Any]]
+Key = tuple[str, str]
+
+PAGE_BYTES = 1024 * 1024
+MAX_ITEM_BYTES = 409_600
+MAX_TRANSACTION = 100
+MAX_BATCH = 100
+TOKEN_MS = 10 * 60 * 1000  # for which a client request token is known
+FREE, SAME = "attribute_not_exists(pk)", "t = :expected"
+
+
+class Answer(NamedTuple):
+    status: int
+    body: dict[str, Any]
+    units: float
+
+
+class Change(NamedTuple):
+    """One item that was written."""
+
+    key: Key
+    before: Attributes | None
+    after: Attributes
+
+
+class Invalid(Exception):
+    """DynamoDB refuses the request."""
+
+
+class Table:
+    """`now_ms`: the time. `lag_ms`: drawn for each change of the index. `changed`: told of every write."""
+
+    def __init__(
+        self,
+        now_ms: Callable[[], int] = lambda: 0,
+        lag_ms: Callable[[], int] = lambda: 0,
+        later: Callable[[int, Callable[[], None]], None] | None = None,
+        changed: Callable[[Change], None] = lambda change: None,
+    ) -> None:
+        self.items: dict[Key, Attributes] = {}
+        self.index: dict[Key, tuple[str, int]] = {}
+        self.charged = 0.0
+        self._sorts: dict[str, list[str]] = {}
+        self._tokens: dict[str, int] = {}
+        self._now_ms = now_ms
+        self._lag_ms = lag_ms
+        self._later = later
+        self.changed = changed
+
+    def call(self, operation: str, request: Mapping[str, Any]) -> Answer:
+        """Do one request."""
+        try:
+            answer: Answer = _OPERATIONS[operation](self, request)
+        except Invalid as refused:
+            answer = Answer(400, {"__type": "x#ValidationException", "message": str(refused)}, 0.0)
+        self.charged += answer.units
+        if answer.status == 200 and request.get("ReturnConsumedCapacity") == "TOTAL":
+            several = operation in ("BatchGetItem", "TransactWriteItems")
+            used = {"TableName": "t", "CapacityUnits": answer.units}
+            answer.body["ConsumedCapacity"] = [used] if several else used
+        return answer
+
+    def partition(self, pk: str) -> list[Attributes]:
+        """All items of a partition, by their sort keys."""
+        return [self.items[pk, sk] for sk in self._sorts.get(pk, ())]
+
+    # ------------------------------------------------------------------------------------------------- reading
+    def _get_item(self, request: Mapping[str, Any]) -> Answer:
+        found = self.items.get(_key(request["Key"]))
+        units = _read_units(_size(found) if found else 0, bool(request.get("ConsistentRead")))
+        return Answer(200, {"Item": found} if found else {}, units)
+
+    def _batch_get(self, request: Mapping[str, Any]) -> Answer:
+        [(table, wanted)] = request["RequestItems"].items()
+        keys = [_key(key) for key in wanted["Keys"]]
+        if len(keys) > MAX_BATCH or len(set(keys)) < len(keys):
+            raise Invalid("Too many items requested for the BatchGetItem call, or a key twice")
+        strong = bool(wanted.get("ConsistentRead"))
+        units = sum(_read_units(_size(self.items[key]) if key in self.items else 0, strong) for key in keys)
+        found = [self.items[key] for key in keys if key in self.items]
+        return Answer(200, {"Responses": {table: found}, "UnprocessedKeys": {}}, units)
+
+    def _query(self, request: Mapping[str, Any]) -> Answer:
+        values = request["ExpressionAttributeValues"]
+        if request.get("IndexName") == "due":
+            entries = [
+                {"pk": {"S": pk}, "sk": {"S": sk}, "shard": {"S": shard}, "due": {"N": str(due)}}
+                for due, pk, sk, shard in sorted((due, pk, sk, shard) for (pk, sk), (shard, due) in self.index.items())
+                if shard == values[":s"]["S"] and due <= int(values[":d"]["N"])
+            ]
+            return self._page(entries, request, 0.5)
+        condition, pk = request["KeyConditionExpression"], values[":p"]["S"]
+        sorts = self._sorts.get(pk, [])
+        if condition == "pk = :p AND sk BETWEEN :a AND :z":
+            sorts = sorts[bisect_left(sorts, values[":a"]["S"]) :]
+        elif condition != "pk = :p AND sk <= :z":
+            raise Invalid(f"the simulated table does not know the condition {condition}")
+        entries = [self.items[pk, sk] for sk in sorts if sk <= values[":z"]["S"]]
+        return self._page(entries, request, 1.0 if request.get("ConsistentRead") else 0.5)
+
+    def _page(self, entries: list[Attributes], request: Mapping[str, Any], rate: float) -> Answer:
+        if request.get("ScanIndexForward") is False:
+            entries = entries[::-1]
+        start = request.get("ExclusiveStartKey")
+        if start:
+            keys = [_key(entry) for entry in entries]
+            entries = entries[keys.index(_key(start)) + 1 :] if _key(start) in keys else []
+        page: list[Attributes] = []
+        size = 0
+        for entry in entries:
+            if size >= PAGE_BYTES or len(page) == request.get("Limit", 1 << 30):
+                break
+            page.append(entry)
+            size += _size(entry)
+        body: dict[str, Any] = {"Items": page, "Count": len(page)}
+        stopped = len(page) < len(entries) or len(page) == request.get("Limit")
+        if page and stopped:
+            names = ("pk", "sk", "shard", "due") if "IndexName" in request else ("pk", "sk")
+            body["LastEvaluatedKey"] = {name: page[-1][name] for name in names if name in page[-1]}
+        return Answer(200, body, max(1, -(-size // 4096)) * rate)
+
+    # ------------------------------------------------------------------------------------------------- writing
+    def _put_item(self, request: Mapping[str, Any]) -> Answer:
+        key, standing = self._checked(request)
+        if not _holds(request, standing):
+            body: dict[str, Any] = {"__type": "x#ConditionalCheckFailedException", "message": "The request failed"}
+            if standing is not None and request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD":
+                body["Item"] = standing
+            return Answer(400, body, _write_units(_size(standing) if standing else 0))
+        return Answer(200, {}, self._store(key, dict(request["Item"])))
+
+    def _update_item(self, request: Mapping[str, Any]) -> Answer:
+        names, values = request["ExpressionAttributeNames"], request["ExpressionAttributeValues"]
+        expression = request["UpdateExpression"]
+        if not expression.startswith("ADD "):
+            raise Invalid(f"the simulated table does not know the update {expression}")
+        after = dict(self.items.get(_key(request["Key"])) or request["Key"])
+        for part in expression.removeprefix("ADD ").split(", "):
+            name, value = part.split(" ")
+            members = set(after.get(names[name], {}).get("SS", ())) | set(values[value]["SS"])
+            after[names[name]] = {"SS": sorted(members)}
+        if _size(after) > MAX_ITEM_BYTES:
+            raise Invalid("Item size to update has exceeded the maximum allowed size")
+        units = self._store(_key(request["Key"]), after)
+        return Answer(200, {"Attributes": after}, units)
+
+    def _transact(self, request: Mapping[str, Any]) -> Answer:
+        now_ms = self._now_ms()
+        token = request["ClientRequestToken"]
+        puts = [entry["Put"] for entry in request["TransactItems"]]
+        if self._tokens.get(token, 0) > now_ms:
+            return Answer(200, {}, 2.0 * sum(_read_units(_size(put["Item"]), True) for put in puts))
+        keys = [self._checked(put) for put in puts]
+        if not 1 <= len(puts) <= MAX_TRANSACTION or len({key for key, _ in keys}) < len(keys):
+            raise Invalid("Transaction request cannot include multiple operations on one item, nor over 100")
+        reasons: list[dict[str, Any]] = []
+        for put, (_, standing) in zip(puts, keys, strict=True):
+            failed = not _holds(put, standing)
+            reasons.append({"Code": "ConditionalCheckFailed" if failed else "None"})
+            if failed and standing is not None:
+                reasons[-1]["Item"] = standing
+        if any(reason["Code"] != "None" for reason in reasons):
+            body = {"__type": "x#TransactionCanceledException", "message": "cancelled", "CancellationReasons": reasons}
+            return Answer(400, body, 2.0 * sum(_write_units(_size(put["Item"])) for put in puts))
+        self._tokens[token] = now_ms + TOKEN_MS
+        return Answer(200, {}, sum(self._store(_key(put["Item"]), dict(put["Item"]), 2) for put in puts))
+
+    def _checked(self, put: Mapping[str, Any]) -> tuple[Key, Attributes | None]:
+        if _size(put["Item"]) > MAX_ITEM_BYTES:
+            raise Invalid("Item size has exceeded the maximum allowed size")
+        key = _key(put["Item"])
+        return key, self.items.get(key)
+
+    def _store(self, key: Key, after: Attributes, rate: int = 1) -> float:
+        """Write; the units that it costs, the index included."""
+        before = self.items.get(key)
+        self.items[key] = after
+        if before is None:
+            insort(self._sorts.setdefault(key[0], []), key[1])
+        indexed = 0
+        if (before or {}).get("due") != after.get("due"):
+            indexed = bool(before and "due" in before) + ("due" in after)
+            entry = (after["shard"]["S"], int(after["due"]["N"])) if "due" in after else None
+            lag_ms = self._lag_ms()
+            if lag_ms and self._later is not None:
+                self._later(lag_ms, lambda: self._to_index(key, entry))
+            else:
+                self._to_index(key, entry)
+        self.changed(Change(key, before, after))
+        return rate * _write_units(max(_size(before) if before else 0, _size(after))) + rate * indexed
+
+    def _to_index(self, key: Key, entry: tuple[str, int] | None) -> None:
+        if entry is None:
+            self.index.pop(key, None)
+        else:
+            self.index[key] = entry
+
+
+_OPERATIONS: dict[str, Any] = {
+    "GetItem": Table._get_item,
+    "BatchGetItem": Table._batch_get,
+    "Query": Table._query,
+    "PutItem": Table._put_item,
+    "UpdateItem": Table._update_item,
+    "TransactWriteItems": Table._transact,
+}
+
+
+def _key(attributes: Mapping[str, Any]) -> Key:
+    return attributes["pk"]["S"], attributes["sk"]["S"]
+
+
+def _holds(put: Mapping[str, Any], standing: Attributes | None) -> bool:
+    condition = put.get("ConditionExpression")
+    if condition == FREE:
+        return standing is None
+    if condition == SAME:
+        return standing is not None and standing.get("t") == put["ExpressionAttributeValues"][":expected"]
+    if condition is None:
+        return True
+    raise Invalid(f"the simulated table does not know the condition {condition}")
+
+
+def _size(attributes: Mapping[str, Any]) -> int:
+    """By DynamoDB's rule: names and strings as UTF-8, numbers by pairs of digits and one."""
+    size = 0
+    for name, typed in attributes.items():
+        [(kind, value)] = typed.items()
+        size += len(name)
+        if kind == "S":
+            size += len(value.encode())
+        elif kind == "N":
+            size += (len(value.rstrip("0")) + 1) // 2 + 1
+        else:
+            size += sum(len(member.encode()) for member in value)
+    return size
+
+
+def _read_units(size: int, strong: bool) -> float:
+    return max(1, -(-size // 4096)) * (1.0 if strong else 0.5)
+
+
+def _write_units(size: int) -> float:
+    return float(max(1, -(-size // 1024)))

@@ -1,0 +1,43 @@
+"""What the steps did to the world outside, as the world outside saw it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+from onward import current_step
+
+
+class Performance(NamedTuple):
+    """One beginning of one attempt. `given`: the value that the step was handed. `key`: its idempotency key. `began`:
+    the tick at which its invocation began."""
+
+    run: str
+    step: str
+    attempt: int
+    key: str
+    given: Any
+    number: int
+    began: int
+    once: bool
+
+
+class Witness:
+    """Sees every performance; nothing that happens to a sandbox makes it forget."""
+
+    def __init__(self) -> None:
+        self.performances: list[Performance] = []
+        self.by_step: dict[tuple[str, str], list[Performance]] = {}
+        self.counts: Counter[str] = Counter()
+
+    def see(self, given: Any, began: int, once: bool = False) -> Performance:
+        """A step has begun to do something to the world."""
+        step = current_step()
+        place = (step.run_id, step.step)
+        before = self.by_step.setdefault(place, [])
+        seen = Performance(
+            step.run_id, step.step, step.attempt, step.idempotency_key, given, len(before) + 1, began, once
+        )
+        before.append(seen)
+        self.performances.append(seen)
+        return seen

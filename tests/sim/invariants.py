@@ -41,7 +41,7 @@ OPEN = {
 ENDS = {"run_completed": "completed", "run_failed": "failed", "run_cancelled": "cancelled"}
 OUTCOMES = ("done", "broken")
 REACH_MS = 15 * 60 * 1000
-ADVANCE_REQUESTS = 4  # to the table: read the log, read the head, append, move the head
+ADVANCE_REQUESTS = 5  # to the table: read the log, the lanes it observed, the head; append; move the head
 
 
 class Broken(AssertionError):

@@ -63,13 +63,14 @@ def create_table(wire: Wire, name: str, sleep: Callable[[float], None] = time.sl
     raise unavailable("dynamodb", "CreateTable", f"the table {name!r} did not become active", CREATE_WAITS)
 
 
-def check_layout(store: DynamoStore) -> None:
+def check_layout(store: DynamoStore, *, mark: bool = True) -> None:
     """Raise `LayoutMismatch` if the table was written by a version of Onward with another layout, `TableMissing` if
-    there is none. A table that says nothing yet (infrastructure code made it) is marked with this layout."""
+    there is none. A table that says nothing yet (infrastructure code made it) is marked with this layout, unless `mark`
+    is False: then nothing is written."""
     body = json.dumps({"layout": LAYOUT})
     refused = None
     standing = store.get([LAYOUT_KEY])[0]
-    if standing is None:
+    if standing is None and mark:
         refused = store.write([Put(Item(*LAYOUT_KEY, SystemClock().token(), body))])
         standing = refused.standing[0] if refused else None
     if standing is None:

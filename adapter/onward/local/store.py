@@ -39,16 +39,19 @@ _COLUMNS = "partition, sort, token, body, value, due_ms"
 
 
 class SqliteStore:
-    """`path`: the file, made if it is not there, or ":memory:". One connection, used by one thread at a time."""
+    """`path`: the file, made if it is not there, or ":memory:". One connection, used by one thread at a time.
+    `read_only`: the file must be there, and SQLite itself refuses every write."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
         self.path = os.fspath(path)
+        self.read_only = read_only
         self._lock = threading.RLock()
+        place = f"{Path(self.path).absolute().as_uri()}?mode=ro" if read_only else self.path
         try:
-            if self.path != ":memory:":
+            if self.path != ":memory:" and not read_only:
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
-                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+                place, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=read_only
             )
         except (OSError, sqlite3.Error) as error:
             raise Misconfigured(f"cannot open the store {self.path!r}: {error}") from error
@@ -60,30 +63,33 @@ class SqliteStore:
 
     def _open(self) -> None:
         try:
+            if self.read_only:
+                self._check_layout(self._connection)
+                return
             with self.transaction() as db:
-                (version,) = db.execute("PRAGMA user_version").fetchone()
-                (application,) = db.execute("PRAGMA application_id").fetchone()
                 (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 if tables == 0:
                     for statement in _SCHEMA.split(";")[:-1]:
                         db.execute(statement)
                     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                     db.execute(f"PRAGMA user_version = {LAYOUT}")
-                elif application != APPLICATION_ID:
-                    raise Misconfigured(f"{self.path!r} is a SQLite file, but not a store of Onward: name another file")
-                elif version != LAYOUT:
-                    raise LayoutMismatch(
-                        f"the store {self.path!r} has layout {version}, this Onward knows layout {LAYOUT}: "
-                        + (
-                            "upgrade onward"
-                            if version > LAYOUT
-                            else "name another file, or finish its runs with the older one"
-                        )
-                    )
+                else:
+                    self._check_layout(db)
             self._to_wal()
             self._connection.execute("PRAGMA synchronous = FULL")
         except sqlite3.DatabaseError as error:
             raise Misconfigured(f"{self.path!r} cannot be used as a store: {error}") from error
+
+    def _check_layout(self, db: sqlite3.Connection) -> None:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID:
+            raise Misconfigured(f"{self.path!r} is a SQLite file, but not a store of Onward: name another file")
+        if version != LAYOUT:
+            raise LayoutMismatch(
+                f"the store {self.path!r} has layout {version}, this Onward knows layout {LAYOUT}: "
+                + ("upgrade onward" if version > LAYOUT else "name another file, or finish its runs with the older one")
+            )
 
     def _to_wal(self) -> None:
         """Switch the file to write-ahead logging. SQLite does not wait for this lock as it does for others, so where

@@ -16,6 +16,7 @@ from ..core.codec import decode, encode
 from ..core.errors import (
     Crashed,
     Drift,
+    InvalidOption,
     ItemTooLarge,
     Leave,
     LeaveSwallowed,
@@ -29,7 +30,7 @@ from ..core.ids import idempotency_key, plan_digest
 from ..core.log import NAMES_IN_PLAN, event_of
 from ..core.replay import Replay
 from ..core.values import Failure, display
-from ..step import CurrentStep, Step
+from ..step import MAX_SLEEP_MS, CurrentStep, Step
 from .perform import describe, perform
 
 TYPE_CHECKING = False
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured)
 MAX_RESERVE_MS = 2_000  # kept free at the end of an invocation, to record what happened
+MAX_IN_FLIGHT = 10_000  # steps beside each other: the record that observes all of them must fit an item
 MAX_IDLE_DEATHS = 10  # invocations that died before they reached a step
 
 
@@ -159,6 +161,11 @@ class Invocation:
         if len(fresh) == 1 and not flight:
             self._alone(fresh[0])
             return
+        if self.fold.in_flight - len(self.seen) + len(fresh) > MAX_IN_FLIGHT:
+            raise OnwardError(
+                f"workflow {self.workflow.name!r} has more than {MAX_IN_FLIGHT:,} steps in flight at once: await "
+                f"them in batches, or give each step more to do"
+            )
         if fresh:
             self._plan(fresh)
         raise Leave
@@ -204,7 +211,7 @@ class Invocation:
     def _rest(self, wanted: Wanted, now_ms: int) -> None:
         until_ms = self.fold.slept.get(wanted.key)
         if until_ms is None:
-            until_ms = wanted.ends_ms(now_ms)
+            until_ms = ends_ms(wanted, now_ms)
             self._append(self._outcome(wanted, status.SLEPT, 1, until=until_ms))
         if not self.elapsed(until_ms):
             self._leave_until(until_ms)
@@ -276,7 +283,7 @@ class Invocation:
         from .fanout import FEW, first_wakes
 
         now_ms = self.engine.clock.now_ms()
-        sleeps = {str(index): wanted.ends_ms(now_ms) for index, wanted in enumerate(fresh) if wanted.is_sleep}
+        sleeps = {str(index): ends_ms(wanted, now_ms) for index, wanted in enumerate(fresh) if wanted.is_sleep}
         body: dict[str, Any] = {
             "k": status.PLANNED,
             "seen": self.seen,
@@ -368,6 +375,14 @@ class Invocation:
             "step": display(wanted.key),
             "attempt": attempt,
         }
+
+
+def ends_ms(wanted: Wanted, now_ms: int) -> int:
+    """When a sleep that begins now is over. The date of `sleep_until` may be a stranger's."""
+    until_ms = wanted.ends_ms(now_ms)
+    if until_ms - now_ms > MAX_SLEEP_MS:
+        raise InvalidOption(f"step {display(wanted.key)!r}: sleep_until takes a time within 366 days from now")
+    return until_ms
 
 
 def crashed(wanted: Wanted) -> Failure:

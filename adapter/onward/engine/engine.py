@@ -168,8 +168,6 @@ def check_wake(wake: Wake) -> None:
     if "look" in wake:
         look = wake["look"]
         given += look if isinstance(look, list) and len(look) == 2 else [None]
-    if "look" in wake:
-        given += wake["look"] if type(wake["look"]) is list else [None]
     numbers = all(type(number) is int and 0 <= number <= MAX_SEQ for number in given)
     if not isinstance(do, str) or not is_run_id(wake.get("run")) or not numbers:
         raise UnknownPayload(f"this is no wake of Onward's: {wake!r:.200}")

@@ -24,8 +24,6 @@ So a thousand steps that are awaited together cost a thousand results, marks and
 
 from __future__ import annotations
 
-import json
-
 from ..core import status
 from ..core.errors import Leave
 from ..core.log import (
@@ -41,6 +39,8 @@ from ..core.log import (
     marks_key,
     partition_of,
     plan_marks_key,
+    run_of,
+    unreadable,
 )
 from ..ports import Put, Swap
 from .advance import Invocation, advance, crashed
@@ -323,7 +323,7 @@ def _unobserved(engine: Engine, fold: Fold) -> list[Lane]:
 
 def _take(fold: Fold, item: Item) -> None:
     """Take in what stands in a lane; raises `Superseded` where a cancel has closed it."""
-    if json.loads(item.body)["k"] == status.CLOSED:
+    if fields_of(item).get("k") == status.CLOSED:
         raise Superseded
     fold.apply_lane(item)
 
@@ -369,10 +369,18 @@ def _more(engine: Engine, fold: Fold, lanes: Iterable[Lane]) -> bool:
 def _begins(engine: Engine, run: str, look: list[int]) -> bool:
     """Whether this invocation is the one that begins this look of the timer."""
     standing = engine.store.get([(partition_of(run), TIMER)])[0]
-    if standing is not None and json.loads(standing.body)["look"] >= look:
+    if standing is not None and _look_of(standing) >= look:
         return False
     item = engine.ledger.item(run, TIMER, {"look": look})
     return engine.store.write([Put(item) if standing is None else Swap(item, standing.token)]) is None
+
+
+def _look_of(item: Item) -> list[int]:
+    """The number of the timer's look that was begun last."""
+    look = fields_of(item).get("look")
+    if type(look) is not list or [type(number) for number in look] != [int, int]:
+        raise unreadable(run_of(item.partition), item.sort, "no look of the timer")
+    return look
 
 
 def _look_again(engine: Engine, wake: Wake, fold: Fold | None) -> None:
@@ -399,7 +407,7 @@ def _start_timer(engine: Engine, fold: Fold) -> None:
     """Start the timer again, where its wake may have been lost; where it was not, that wake has the same number."""
     if wide := _wide_in_flight(fold):
         standing = engine.store.get([(partition_of(fold.run), TIMER)])[0]
-        plan, number = [min(wide), -1] if standing is None else json.loads(standing.body)["look"]
+        plan, number = [min(wide), -1] if standing is None else _look_of(standing)
         engine.send(_look_wake(fold.run, plan, number + 1), engine.clock.now_ms() + FIRST_LOOK_MS)
 
 
@@ -436,7 +444,7 @@ def _lane_items(engine: Engine, fold: Fold, move: Move) -> dict[int, list[Item]]
     """What stands in the lanes of a plan: for each index its result, if it has one, and its attempts."""
     lanes: dict[int, list[Item]] = {}
     for item in engine.store.read(partition_of(fold.run), lane_key((move.seq, 0)), lane_key((move.seq, move.count))):
-        lanes.setdefault(int(item.sort.partition(".")[2].partition("#")[0]), []).append(item)
+        lanes.setdefault(lane_of(item)[0][1], []).append(item)
     return lanes
 
 
@@ -458,8 +466,8 @@ def _wake_lanes(engine: Engine, fold: Fold, move: Move) -> list[int]:
             continue  # it waits to be observed together with others
         attempt, until_ms = 1, move.sleeps.get(index)
         if items:
-            attempt = int(items[-1].sort.rpartition("#")[2]) + 1
-            until_ms = json.loads(items[-1].body).get("until")
+            attempt = (lane_of(items[-1])[1] or 0) + 1
+            until_ms = attempt_of(items[-1]).get("until")
         engine.send(_step_wake(fold.run, (move.seq, index), attempt), until_ms)
         times.append(until_ms or 0)
     return times

@@ -1,4 +1,5 @@
-"""The command `onward`. Exit codes: 0 done, 1 the run failed or was cancelled, 2 the request cannot be carried out."""
+"""The command `onward`. Exit codes: 0 done, 1 the run failed or was cancelled (`check`: some runs would diverge), 2 the
+request cannot be carried out."""
 
 from __future__ import annotations
 
@@ -53,6 +54,27 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--app", metavar="TARGET", help="the app (default: the one that the store was last used with)")
     resume.set_defaults(command=runs.resume)
 
+    check = commands.add_parser(
+        "check",
+        help="replay the unfinished runs of a store against the code that is about to be deployed",
+        description="Replay every unfinished run of a store against the code that is about to be deployed, and say "
+        "which would diverge and where. Nothing is performed, written or sent. Without --store and --table, the table "
+        "that ONWARD_TABLE names is checked, or where that is not set the file .onward/store.db. Exit codes: 0 every "
+        "run fits, 1 some would diverge, 2 the check cannot be carried out.",
+    )
+    check.add_argument("target", metavar="TARGET", help="the app, as module:variable (handlers.demo:app)")
+    place = check.add_mutually_exclusive_group()
+    place.add_argument("--store", metavar="FILE", help="a store file")
+    place.add_argument("--table", metavar="NAME", help="a deployed DynamoDB table, in the region AWS_REGION")
+    check.add_argument(
+        "--bucket", metavar="NAME", help="where the table's values over 64 KiB are kept (default: ONWARD_BUCKET)"
+    )
+    check.add_argument("--prefix", metavar="TEXT", help="what their keys begin with (default: ONWARD_PREFIX)")
+    check.add_argument("--limit", type=int, metavar="N", help="check N runs only; the exit code is about these")
+    check.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    check.add_argument("--debug", action="store_true", help="show tracebacks")
+    check.set_defaults(command=_check)
+
     for command in (run, resume):
         command.add_argument("--store", metavar="FILE", default=DEFAULT_STORE, help="the store (default: %(default)s)")
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
@@ -61,3 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--log", action="store_true", help="print the engine's log lines to standard error")
         command.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .check import check
+
+    return check(options)

@@ -135,6 +135,8 @@ def test_many_runs_that_diverge_alike_are_named_once_and_counted(onward, store, 
     assert len(lines) == command.MAX_RUNS_NAMED and len(answer.out) < 15
     assert f"... and {40 - command.MAX_RUNS_NAMED} more runs like {lines[0].split()[0]}" in answer.out
     assert answer.out[-1] == "40 unfinished runs: 0 fit, 40 would diverge (drift 40); store 'many.db'"
+    [reason] = json.loads(onward("check", "alike:app", "--store", path, "--json").out[0])["reasons"]
+    assert (reason["count"], len(reason["runs"])) == (40, command.MAX_RUNS_NAMED)
 
 
 def test_many_reasons_are_told_up_to_a_bound_and_counted_beyond(onward, store, write, monkeypatch):

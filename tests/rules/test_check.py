@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import datetime
 import itertools
 import json
 import sys
@@ -17,7 +18,7 @@ from onward.aws.table import create_table
 from onward.aws.wire import Wire
 from onward.core.errors import Misconfigured, Unavailable
 from onward.core.log import HEAD, LAYOUT, log_key, partition_of
-from onward.engine import fanout
+from onward.engine import advance, fanout
 from onward.engine.check import (
     DRIFT,
     GONE,
@@ -415,6 +416,50 @@ def test_more_steps_than_the_new_code_allows_are_told(kind, store):
 
 
 @both
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_sleep_beyond_reach_is_told_before_the_engine_refuses_it(kind, parallel, store, monkeypatch):
+    """In parallel, behind a result that was not observed yet, which the engine would write down first."""
+    monkeypatch.setattr(fanout, "FEW", 0)
+    names = "ab" if parallel else "a"
+
+    def app(*sleep):
+        def work(event, step):
+            step.parallel(*(partial(step.run, name, str, name) for name in names))
+            return step.sleep_until(*sleep) if sleep else step.run("end", str)
+
+        async def gather(event, step):
+            await asyncio.gather(*(step.run(name, str, name) for name in names))
+            return await (step.sleep_until(*sleep) if sleep else step.run("end", str))
+
+        return kind.app(work if kind is SYNC else gather)
+
+    new = app("long", datetime.datetime(2999, 1, 1))
+    with Rehearsal(app(), store=store, fresh=True) as stage:
+        [run] = stage.start("go")
+        stage.step()
+        with monkeypatch.context() as patch:
+            patch.setattr(fanout, "collect", lambda *args: None)
+            while parallel and len(stage.store.read(partition_of(run), "S#", "S~")) < len(names):
+                stage.step()
+        told = says(foretell(stage, new)[run], WOULD_FAIL, "sleep_until takes a time within 366 days")
+        stage.app = new
+        stage.drain()
+        assert told.message == ": ".join(stage.view(run)["error"][part] for part in ("type", "message"))
+
+
+def test_more_steps_beside_each_other_than_the_engine_takes_are_told(store, monkeypatch):
+    monkeypatch.setattr(advance, "MAX_IN_FLIGHT", 1)
+
+    def new(event, step):
+        step.run("a", str)
+        return step.parallel(*(partial(step.run, name, str) for name in "bc"))
+
+    told, run = deployed_in_the_middle(store, SYNC.app(Story().steps("a", "b")), SYNC.app(new), after=1)
+    says(told, WOULD_FAIL, "more than 1 steps in flight")
+    assert told.message.endswith(run["error"]["message"])
+
+
+@both
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("odd")], ids=repr)
 def test_whatever_user_code_raises_the_check_goes_on_with_the_next_run(kind, error, store, caplog):
     async def new(event, step):
@@ -459,10 +504,11 @@ def test_a_workflow_function_that_never_comes_back_is_left_alone(kind, store):
         bad, good = (stage.start("go", {"bad": bad})[0] for bad in (True, False))
         stage.step()
         stage.step()
-        try:
-            told = foretell(stage, kind.app(new), replay_s=0.5)
-        finally:
-            gate.set()
+        with Check(kind.app(new), store, None, stage.clock, replay_s=0.5) as check:
+            try:
+                told = {run: check.run(run) for run in (bad, good)}
+            finally:
+                gate.set()
         says(told[bad], TOO_LONG, "came to no step and no end within 0.5 s")
         assert told[bad].where == "after step 'a'" and "gate.wait(60)" in told[bad].report
         assert isinstance(told[good], Fits)

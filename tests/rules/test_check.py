@@ -191,6 +191,16 @@ def test_a_run_that_sleeps_must_find_its_sleep_again(kind, new, store):
 
 
 @both
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_sleep_that_became_a_step_to_perform_is_told(kind, after, store):
+    story = Story()
+    old, new = kind.app(story.steps("rest", "a", sleeps=["rest"])), kind.app(story.steps("rest", "a"))
+    told, run = deployed_in_the_middle(store, old, new, after=after)
+    says(told, DRIFT, "the log has slept in step 'rest', where the code performs a function")
+    assert run["error"]["message"].startswith(told.message) and story.done == ["a"][: after - 1]
+
+
+@both
 def test_a_sleep_that_is_over_by_the_clock_is_replayed_as_over(kind, store):
     async def old(event, step):
         await step.sleep("rest", 60)

@@ -140,6 +140,57 @@ def test_a_sleep_that_began_is_a_finished_step(kind, fresh):
 
 @both
 @deploys
+@pytest.mark.parametrize("early", [True, False], ids=["asleep", "over"])
+def test_a_sleep_of_the_log_never_passes_for_a_step_that_was_performed(kind, fresh, early):
+    story = Story()
+    old, new = story.steps("a", "rest", "b", sleeps=["rest"]), story.steps("a", "rest", "b")
+    with Rehearsal(kind.app(old), fresh=fresh) as stage:
+        [run] = stage.start("go")
+        stage.step()
+        stage.step()
+        stage.app = kind.app(new)
+        stage.engine = stage.new_engine()
+        if early:  # a wake that comes twice finds the run asleep
+            stage.deliver({"do": "advance", "run": run, "seq": 3})
+        stage.drain()
+        with failed_with(stage.view(run), "Drift") as message:
+            assert "the log has slept in step 'rest', where the code performs a function" in message
+    assert story.done == ["a"]
+
+
+@pytest.mark.parametrize("make", ["branches", "gather"])
+@deploys
+def test_a_sleep_in_flight_never_passes_for_a_step_that_was_performed(make, fresh):
+    done = []
+
+    def app(sleeps):
+        def rest(step):
+            return step.sleep("rest", 60) if sleeps else step.run("rest", lambda: done.append("rest") or "rested")
+
+        def branches(event, step):
+            step.parallel(partial(rest, step), partial(step.run, "a", lambda: done.append("a")))
+            return step.run("b", lambda: done.append("b"))
+
+        async def gather(event, step):
+            await asyncio.gather(rest(step), step.run("a", lambda: done.append("a")))
+            return await step.run("b", lambda: done.append("b"))
+
+        return ASYNC.app(branches if make == "branches" else gather)
+
+    with Rehearsal(app(True), fresh=fresh) as stage:
+        [run] = stage.start("go")
+        while "b" not in done:
+            stage.step()
+        stage.app = app(False)
+        stage.engine = stage.new_engine()
+        stage.drain()
+        with failed_with(stage.view(run), "Drift") as message:
+            assert "the log has slept in step 'rest'" in message
+    assert done == ["a", "b"]
+
+
+@both
+@deploys
 def test_one_less_of_a_repeated_name_is_a_drift(kind, fresh):
     story = Story()
     old, new = story.steps("a", "a", "b"), story.steps("a", "b")

@@ -214,6 +214,9 @@ class Replay:
         if isinstance(outcome, Broken):
             failure = outcome.failure
             raise StepError(display(wanted.key), outcome.attempts, failure.type, failure.message, failure.traceback)
+        slept = not isinstance(outcome, Done) or outcome.attempts == 0
+        if slept and not wanted.is_sleep:
+            raise self._leave_for(self._was_a_sleep(wanted))
         if not isinstance(outcome, Done):
             return None
         try:
@@ -368,10 +371,18 @@ class Replay:
     def _check_nothing_unasked(self, fresh: list[Wanted]) -> None:
         if self.stop_at is not None:
             return  # stands in the middle of the log on purpose; it was checked when that plan was made
+        for wanted in fresh:
+            if wanted.key in self._fold.slept and not wanted.is_sleep:
+                raise self._was_a_sleep(wanted)
         if unasked := self.unasked():
             raise self._drift(
                 f"the log has finished step {display(unasked[0])!r}, which the code does not call", fresh, []
             )
+
+    def _was_a_sleep(self, wanted: Wanted) -> Drift:
+        """The log's sleep of that name must not pass for a step: its function would never be performed."""
+        what = f"the log has slept in step {display(wanted.key)!r}, where the code performs a function"
+        return self._drift(what, [wanted], [])
 
     def _drift(self, what: str, fresh: list[Wanted], named: list[Key]) -> Drift:
         fold = self._fold

@@ -249,7 +249,12 @@ class Fold:
     def _apply(self, item: Item) -> None:
         body = fields_of(item)
         kind = body["k"]
-        self.status = status.after(self.status, kind)
+        try:
+            self.status = status.after(self.status, kind)
+        except status.IllegalRecord as error:
+            raise status.IllegalRecord(
+                f"{error} (run {self.run}, item {item.sort[:MAX_TOLD_CHARS]}): it was edited, or Onward has a bug"
+            ) from None
         seq = self.next_seq
         if item.sort != log_key(seq):
             raise status.IllegalRecord(f"the log of run {self.run} has {item.sort} where record {seq} belongs")

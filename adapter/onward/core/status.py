@@ -65,5 +65,5 @@ def after(status: str | None, kind: str) -> str:
     """The status of a run in that status after a record of that kind; raises `IllegalRecord`."""
     following = TRANSITIONS[status].get(kind)
     if following is None:
-        raise IllegalRecord(f"a run that is {status or 'not started'} cannot have a record {kind!r}")
+        raise IllegalRecord(f"a run that is {status or 'not started'} cannot have a record {kind!r:.60}")
     return following

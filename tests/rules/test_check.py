@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
+import decimal
 import itertools
 import json
 import sys
@@ -555,6 +556,20 @@ def test_a_value_whose_class_is_gone_is_told(kind, place, store, monkeypatch):
         assert told.where == ("in the event's data" if place == "event" else "in the result of step 'a'")
         stage.drain()
         assert stage.view(run)["error"]["type"] == "NotEncodable"
+
+
+@both
+def test_a_result_that_no_longer_fits_its_output_type_is_told_and_fails_the_run(kind, store):
+    def app(type):
+        async def work(event, step):
+            await step.run("a", lambda: "free text", output_type=type)
+            return await step.run("b", str)
+
+        return kind.app(work)
+
+    told, run = deployed_in_the_middle(store, app(str), app(decimal.Decimal), after=1)
+    says(told, VALUE, "NotEncodable: the result of step 'a' in the log does not fit its output_type=")
+    assert told.message == f"{run['error']['type']}: {run['error']['message']}"
 
 
 @both

@@ -171,7 +171,14 @@ class Invocation:
         raise Leave
 
     def value(self, wanted: Wanted, outcome: Done) -> Any:
-        return self.ledger.value(outcome, wanted.output_type)
+        try:
+            return self.ledger.value(outcome, wanted.output_type)
+        except OnwardError:
+            raise
+        except Exception as error:  # a type that was changed since: the run must fail and say so, not stand
+            raise NotEncodable(
+                f"the result of step {display(wanted.key)!r} in the log does not fit its output_type=: {error}"
+            ) from error
 
     def elapsed(self, until_ms: int) -> bool:
         return until_ms <= self.engine.clock.now_ms()

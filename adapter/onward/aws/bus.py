@@ -84,4 +84,4 @@ def _batches(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str,
 def _entry_bytes(entry: Mapping[str, Any]) -> int:
     """By EventBridge's rule: 14 bytes for a time, and the UTF-8 of source, detail type, detail and resources."""
     texts = [entry.get("Source", ""), entry.get("DetailType", ""), entry.get("Detail", ""), *entry.get("Resources", ())]
-    return sum(len(text.encode("utf-8")) for text in texts) + (14 if "Time" in entry else 0)
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) + (14 if "Time" in entry else 0)

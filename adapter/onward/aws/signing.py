@@ -38,7 +38,8 @@ _kept_keys: dict[tuple[str, str, str, str], bytes] = {}
 def percent_encode(text: str, safe: bytes = b"") -> str:
     """`text` as UTF-8 with every byte percent-encoded that is neither unreserved (RFC 3986) nor in `safe`."""
     return "".join(
-        chr(byte) if byte in _UNRESERVED or byte in safe else f"%{byte:02X}" for byte in text.encode("utf-8")
+        chr(byte) if byte in _UNRESERVED or byte in safe else f"%{byte:02X}"
+        for byte in text.encode("utf-8", "surrogatepass")
     )
 
 

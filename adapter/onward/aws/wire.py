@@ -227,6 +227,18 @@ class Wire:
         call.secrets = tuple(filter(None, (found.secret_key, found.session_token)))
         path = prefix + call.path
         headers = {"Host": address.name, **call.headers}
+        for name, value in (
+            *headers.items(),
+            ("the path", path),
+            ("the region", self.region),
+            ("the access key", found.access_key),
+            ("the secret key", found.secret_key),
+            ("the session token", found.session_token or ""),
+        ):
+            if not (value.isascii() and value.isprintable()):  # no name or setting may write a line of its own
+                raise Misconfigured(
+                    f"{call.service} {call.operation}: {name} holds a line break, or is not ASCII. Check its setting."
+                )
         sign(
             call.method,
             path,
@@ -240,9 +252,6 @@ class Wire:
         )
         headers["User-Agent"] = USER_AGENT
         headers["Content-Length"] = str(len(call.body))
-        for name, value in (*headers.items(), ("the path", path)):
-            if not (value.isascii() and value.isprintable()):  # no name or setting may write a line of its own
-                raise Misconfigured(f"{call.service} {call.operation}: {name} would hold a line break or is not ASCII")
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"{call.method} {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
         request = [head + call.body] if len(call.body) < ONE_PIECE_BYTES else [head, call.body]

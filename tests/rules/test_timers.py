@@ -139,3 +139,20 @@ def test_a_result_that_comes_after_a_cancel_finds_its_lane_closed():
         assert {step["status"] for step in view["steps"]} == {"cancelled"}, "its result was not kept"
         stage.drain()
         assert len(late) == 1 and not list(stage.open_heads())
+
+
+def test_a_sleep_whose_invocation_died_still_waits_for_its_end_and_is_not_overdue():
+    with Rehearsal(ASYNC.app(a_long_sleep_beside_finished_steps)) as stage:
+        [run] = stage.start("go")
+        stage.step()
+        stage.engine.handle(stage.queue.take()[1])
+        control.died(stage.engine, {"do": "step", "run": run, "plan": 1, "index": 0, "attempt": 1}, "killed")
+        for _ in range(MAX_STALLS + 2):
+            stage.clock.turn(stage.clock.now_ms() + HORIZON_MS)
+            if not any(head.due_ms <= stage.clock.now_ms() for head in stage.open_heads()):
+                break
+            stage.sweep()
+            while stage.queue.next_ms() is not None and stage.queue.next_ms() <= stage.clock.now_ms():
+                stage.step()
+        head = next(stage.open_heads())
+        assert json.loads(head.body)["stalls"] == 0, "it waits, and was counted as stalled"

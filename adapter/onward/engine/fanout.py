@@ -286,14 +286,15 @@ def _uncollected(sets: dict[str, frozenset[str]]) -> frozenset[str]:
 def collect(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
     """Observe the results that the steps in flight have left, as long as that leads anywhere."""
     run = wake["run"]
-    if "look" in wake and not _begins(engine, run, wake["look"]):
-        engine.note("INFO", "stale wake", run_id=run, look=wake["look"])
-        return
     fold = None
-    for _ in range(MAX_ROUNDS):
+    for number in range(MAX_ROUNDS):
         fold = engine.ledger.load(run)
         if fold is None or fold.ended is not None or not fold.flight:
             break
+        if number == 0 and "look" in wake and not _begins(engine, run, wake["look"]):
+            engine.note("INFO", "stale wake", run_id=run, look=wake["look"])
+            engine.ledger.keep(fold)
+            return
         lanes = _unobserved(engine, fold)
         seq = fold.next_seq
         try:

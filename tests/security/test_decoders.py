@@ -90,6 +90,18 @@ def test_a_payload_is_known_or_refused(payload: Any) -> None:
         recognise(payload)
 
 
+GOOD = {"messageId": "m", "body": "{}", "eventSource": "aws:sqs"}
+
+
+@pytest.mark.parametrize(
+    "record", [{**GOOD, "messageId": None}, {**GOOD, "body": {}}, {"eventSource": "aws:sqs"}, 5, None], ids=str
+)
+def test_a_record_of_a_batch_that_lacks_something_is_refused(record: Any) -> None:
+    assert len(recognise({"Records": [GOOD, GOOD]}).messages) == 2  # type: ignore[union-attr]
+    with pytest.raises(UnknownPayload):
+        recognise({"Records": [GOOD, record]})
+
+
 @both_parts(body=texts_of_json())
 def test_the_body_of_a_message_is_json_or_refused(body: str) -> None:
     with contextlib.suppress(UnknownPayload):
@@ -246,7 +258,7 @@ CONTENTS = st.one_of(st.binary(max_size=60), texts_of_json().map(lambda text: te
 
 @both_parts(
     content=CONTENTS,
-    kind=TEXT,
+    kind=st.one_of(TEXT, st.just("x" * 60_000)),
     retry_after=st.one_of(TEXT, st.sampled_from(["9" * 5_000, "\xb2", "-1", "5"])),
     code=NUMBERS,
 )
@@ -277,6 +289,14 @@ def test_a_url_is_an_address_or_refused(url: str) -> None:
         address, path = parse_url(url, "AWS_ENDPOINT_URL")
         assert 0 <= address.port < 65_536
         assert f"{address.name}{path}".isprintable() and path.isascii()
+
+
+@pytest.mark.parametrize(
+    "url", [f"http://h:{port}/" for port in ("9" * 5_000, "65536", "\xb2", "-1")] + ["http://h\x00/", "http://h/\xfc"]
+)
+def test_a_url_that_cannot_be_reached_is_refused(url: str) -> None:
+    with pytest.raises(Misconfigured):
+        parse_url(url, "AWS_ENDPOINT_URL")
 
 
 @both_parts(when=st.one_of(NUMBERS, TEXT, st.sampled_from([10**400, -(10**400), "9" * 5_000])))

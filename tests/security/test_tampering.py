@@ -207,8 +207,8 @@ EDITS: dict[str, Callable[[Store, str], None]] = {
         log_key(2),
         body='{"k":"started","layout":1,"workflow":"work","event":{"name":"go","id":"i","at":1},"at":1}',
     ),
-    "a plan of a billion": lambda store, run: put(
-        store, run, log_key(2), body='{"k":"planned","seen":[],"count":1000000000,"digest":"","names":[],"at":1}'
+    "a plan larger than any run": lambda store, run: put(
+        store, run, log_key(2), body='{"k":"planned","seen":[],"count":2000000,"digest":"","names":[],"at":1}'
     ),
     "observed what is not there": lambda store, run: put(
         store, run, log_key(2), body='{"k":"planned","seen":[[9,9]],"count":0,"digest":"","names":[],"at":1}'
@@ -468,3 +468,13 @@ def test_a_hostile_id_of_a_run_is_unknown_in_one_printable_line(store: Store, ru
 def test_a_hostile_name_of_a_bucket_is_refused(name: str) -> None:
     with pytest.raises(Misconfigured, match="cannot be the name of a bucket"):
         S3Blobs(Wire(region="us-east-1"), name)
+
+
+def test_a_head_that_is_gone_is_told(store: Store) -> None:
+    with Rehearsal(SYNC.app(two_steps([])), store=store, fresh=True) as stage:
+        [run] = stage.start("go")
+        delete(store, partition_of(run), HEAD)
+        with pytest.raises(IllegalRecord, match=f"run {run} has a log but no head item"):
+            stage.drain()
+        with pytest.raises(IllegalRecord, match=f"run {run} has a log but no head item"):
+            cancel(stage.new_engine(), run)

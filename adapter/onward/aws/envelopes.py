@@ -185,5 +185,5 @@ def _event(payload: dict[str, Any]) -> Event:
         at = datetime.fromisoformat(payload["time"])
         at_ms = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
         return Event(payload["detail-type"], payload["detail"], payload["id"], at_ms)
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise UnknownPayload(f"an EventBridge event has no usable {str(error)[:MAX_SHOWN_CHARS]}") from None

@@ -468,7 +468,7 @@ def _wake_lanes(engine: Engine, fold: Fold, move: Move) -> list[int]:
         attempt, until_ms = 1, move.sleeps.get(index)
         if items:
             attempt = (lane_of(items[-1])[1] or 0) + 1
-            until_ms = attempt_of(items[-1]).get("until")
+            until_ms = until_ms or attempt_of(items[-1]).get("until")  # of a sleep it is the plan that tells
         engine.send(_step_wake(fold.run, (move.seq, index), attempt), until_ms)
         times.append(until_ms or 0)
     return times

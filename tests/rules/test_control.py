@@ -112,6 +112,25 @@ def test_nothing_is_performed_of_parallel_steps_after_a_cancel(after):
     assert len(done) == after - 1
 
 
+@both
+def test_a_sleep_that_a_cancel_cut_short_is_not_shown_as_completed(kind):
+    async def work(event, step):
+        await step.sleep("first", 60)
+        await step.sleep("second", 60)
+
+    with Rehearsal(kind.app(work)) as stage:
+        [run] = stage.start("go")
+        while len(stage.view(run)["steps"]) < 2:
+            stage.step()
+        assert control.cancel(stage.engine, run)
+        view = stage.view(run)
+    assert [(step["name"], step["status"]) for step in view["steps"]] == [
+        ("first", "completed"),
+        ("second", "cancelled"),
+    ]
+    assert view["steps_done"] == 1
+
+
 def test_a_cancelled_run_calls_no_on_failure():
     told = []
     app = SYNC.app(lambda event, step: step.sleep("rest", 60), on_failure=lambda event, step: told.append(1))

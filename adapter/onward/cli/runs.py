@@ -82,8 +82,10 @@ def resume(options: argparse.Namespace) -> int:
             app[run_view(local.engine.ledger, options.run)["workflow"]]
             runs = [options.run]
         readable = _readable(local, runs)
+        if not readable:
+            return 2
         local.resume_each(readable)
-        code = _finish(local, readable, options) if readable else 0
+        code = _finish(local, readable, options)
         return code if len(readable) == len(runs) else 1
     finally:
         local.close()

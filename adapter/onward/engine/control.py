@@ -39,6 +39,7 @@ def died(
         if do == "advance":
             _died_at_end(engine, wake, reason, invocation, look_again_ms)
         elif do == "step":
+            engine.ledger.refuse_newer(wake["run"])
             body = {"k": status.DIED, "at": engine.clock.now_ms(), "why": reason}
             item = engine.ledger.item(wake["run"], attempt_key((wake["plan"], wake["index"]), wake["attempt"]), body)
             engine.store.write([Put(item)])  # refused: it had begun, or its failure was recorded before it died

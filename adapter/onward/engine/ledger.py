@@ -76,6 +76,13 @@ class Ledger:
             fold.unread = []
         return fold
 
+    def refuse_newer(self, run: str) -> None:
+        """Raise `LayoutMismatch` for a run that a newer Onward has started: what is written about runs without loading
+        them must not touch it."""
+        started = self.store.get([(partition_of(run), log_key(0))])[0]
+        if started is not None:
+            Fold(run).apply(started)
+
     def lanes(self, run: str, lanes: Sequence[Lane]) -> list[Item]:
         """The results of these lanes, those that have one."""
         partition = partition_of(run)

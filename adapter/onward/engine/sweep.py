@@ -5,6 +5,8 @@ invocation died and the notice of that was lost too, or a time further away than
 The sweep moves `due` itself before it wakes the run, so a run is swept once for each horizon, by one of several sweeps.
 
 A run that cannot be swept because somebody edited its items is reported, set aside for one horizon, and hurts no other.
+So is a run of a newer Onward, which comes before the sweep of an older one while a deploy goes forth or back. It is not
+counted as stalled: it waits for code that knows it, and would else be failed by that code's first sweep.
 
 A wake that was merely lost costs no attempt. But a run that is woken again and again and whose log never grows must
 end: it fails, with an error that says so.
@@ -72,6 +74,7 @@ def _set_aside(engine: Engine, head: Item) -> None:
 def _sweep_run(engine: Engine, head: Item) -> None:
     body = head_of(head)
     run = run_of(head.partition)
+    engine.ledger.refuse_newer(run)
     last = engine.store.read(head.partition, log_key(0), LOG_END, limit=1, newest_first=True)
     seq = int(last[0].sort[2:]) if last else 0
     if type(body.get("stalls", 0)) is not int:

@@ -31,12 +31,15 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
         raise UnknownRun(f"there is no run {run!r} in this store")
     fold = Fold(run)
     steps: dict[Key, dict[str, Any]] = {}
+    resting = None
     for item in items:
+        resting = fold.resting  # before the last record
         fold.apply(item)
         _take(steps, item)
     for key, step in steps.items():
         if step["status"] == "sleeping" and key != fold.resting:
-            step["status"] = "completed"  # whatever followed, the sleep was over
+            woken_by_cancel = key == resting and fold.status == status.CANCELLED
+            step["status"] = status.CANCELLED if woken_by_cancel else "completed"  # whatever else followed, it was over
     if fold.moves:
         for item in ledger.store.read(partition, lane_key((0, 0)), "S~"):
             _take(steps, item)

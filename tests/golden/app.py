@@ -45,13 +45,24 @@ class Killed(BaseException):
 
 
 class World:
-    """What the steps meet outside: the effects of those that `down` names fail, and those that `deadly` names kill the
-    process. `done`: the run and the name of each effect that was begun."""
+    """What the steps meet outside: effects that `down` names fail, and those that `deadly` names kill the process.
+    `done`: the run and the name of each effect that was begun. `keys`: the idempotency keys that it was handed."""
 
     def __init__(self) -> None:
         self.down: set[str] = set()
         self.deadly: set[str] = set()
         self.done: list[tuple[str, str]] = []
+        self.keys: dict[tuple[str, str], set[str]] = {}
+
+    def begin(self, name: str) -> None:
+        step = current_step()
+        self.done.append((step.run_id, name))
+        self.keys.setdefault((step.run_id, name), set()).add(step.idempotency_key)
+
+    def forget(self) -> None:
+        """Begin with a clean sheet."""
+        self.done.clear()
+        self.keys.clear()
 
     def effects(self, run: str) -> Counter[str]:
         """How often each effect of a run was begun."""
@@ -62,7 +73,7 @@ world = World()
 
 
 def effect(name: str, result: Any = None) -> Any:
-    world.done.append((current_step().run_id, name))
+    world.begin(name)
     if name in world.deadly:
         raise Killed(name)
     if name in world.down:

@@ -70,17 +70,17 @@ def no_places() -> Iterator[None]:
 
 def played(stage: Stage) -> dict[str, str]:
     """Play every story; the runs by their stories."""
+    world.forget()
     runs = {}
     for story in STORIES:
         run = runs[story.name] = stage.start(story.event, story.data, story.id)
         story.drive(stage, run)
-    world.done.clear()
     return runs
 
 
 def expected(stage: Stage, runs: dict[str, str]) -> dict[str, Any]:
     """What is kept in `expected.json`."""
-    found = []
+    found: list[dict[str, Any]] = []
     for story in STORIES:
         result, late = None, None
         if story.status == COMPLETED:
@@ -94,7 +94,16 @@ def expected(stage: Stage, runs: dict[str, str]) -> dict[str, Any]:
             comes_to = {"status": COMPLETED, "result": result, "late": result, "error": []}
             name = f"{story.name}, on_failure"
             found.append({"story": name, **seen(stage, after), **comes_to, "again": again})
+    for entry in found:
+        entry["keys"] = {name: handed(entry["run"], name) for name in entry["again"] if handed(entry["run"], name)}
     return {"layout": LAYOUT, "at_ms": stage.clock.now_ms(), "runs": found}
+
+
+def handed(run: str, effect: str) -> str | None:
+    """The idempotency key that an effect was handed; None where it was not begun."""
+    keys = world.keys.get((run, effect), {None})
+    [key] = keys
+    return key
 
 
 def seen(stage: Stage, run: str) -> dict[str, Any]:

@@ -87,6 +87,7 @@ class Expected(NamedTuple):
     late: str | None
     error: list[str]
     again: dict[str, int]
+    keys: dict[str, str]
 
     def ended(self, place: str) -> bool:
         """Whether the run had ended when the store was kept."""
@@ -100,9 +101,9 @@ def unpacked(path: Path) -> bytes:
 
 @pytest.fixture(params=VERSIONS)
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Golden]:
-    world.done.clear()
+    world.forget()
     yield Golden(request.param, tmp_path)
-    world.done.clear()
+    world.forget()
 
 
 # -------------------------------------------------------------------------------------------------- two kinds of place
@@ -180,6 +181,8 @@ def check_ends(golden: Golden, ledger: Ledger, late: bool = False) -> None:
         if run.result is not None:
             assert decode(view["output"]) == decode((run.late if late else run.result) or ""), run.story
         assert world.effects(run.run) == Counter(run.again), run.story
+        for effect, key in run.keys.items():
+            assert world.keys[run.run, effect] == {key}, "an attempt is handed the key of the attempts before it"
 
 
 def untouched(golden: Golden, place: str, rows: Callable[[str], Rows]) -> dict[str, Rows]:
@@ -272,7 +275,7 @@ def test_one_wake_of_an_earlier_release_is_enough_to_go_on(golden: Golden) -> No
     for entry in golden.wakes:
         if entry["run"] is None:
             continue
-        world.done.clear()
+        world.forget()
         store = SqliteStore(golden.file())
         try:
             clock = FakeClock(golden.at_ms, seed=1)
@@ -333,7 +336,7 @@ def test_the_death_of_an_invocation_of_an_earlier_release_is_taken_in(golden: Go
     for entry in golden.wakes:
         if entry["wake"]["do"] == "sweep":
             continue
-        world.done.clear()
+        world.forget()
         store = SqliteStore(golden.file())
         try:
             blobs = FolderBlobs(golden.folder / "store.db.blobs")

@@ -29,7 +29,7 @@ from onward.core.log import HEAD, LAYOUT, log_key, partition_of
 from onward.core.values import Event
 from onward.engine import control, ledger
 from onward.engine.ingest import ingest
-from onward.engine.sweep import MAX_STALLS, sweep
+from onward.engine.sweep import MAX_STALLS, NEWER_ASIDE_MS, sweep
 from onward.entry.aws import Door
 from onward.entry.local import Local
 from onward.local.store import SqliteStore
@@ -191,6 +191,10 @@ def test_a_newer_run_is_not_counted_out_by_the_sweep_of_older_code(newer, stage,
     told = [fields for level, message, fields in stage.note.lines if message == "run cannot be swept"]
     assert len(told) == 2 * MAX_STALLS, "each time it is said, in the log"
     assert {(line["run_id"], line["reason"]) for line in told} == {(run, f"run {run} {ADVICE}")}
+    [head] = store.get([(partition_of(run), HEAD)])
+    assert head is not None and head.due_ms == stage.clock.now_ms() + NEWER_ASIDE_MS, (
+        "newer code need not wait for long"
+    )
     log_after = standing(store, run)
     assert [item.body for item in log_after] == [item.body for item in log_before]
     assert [item for item in log_after if item.sort != HEAD] == [item for item in log_before if item.sort != HEAD]
@@ -315,6 +319,9 @@ def test_a_newer_file_is_refused_and_left_as_it_is(left, capsys):
     assert resume(capsys) == (2, [], [line])
     assert main(["run", "layout_app:app", "go", "--store", "store.db"]) == 2
     assert capsys.readouterr().err.splitlines() == [line]
+    with pytest.raises(LayoutMismatch) as error:
+        Door(app, {**KEYS, "ONWARD_STORE": path})
+    assert f"onward: {error.value}" == line, "a handler is refused at INIT"
     assert connection.execute("SELECT * FROM items").fetchall() == before
     connection.close()
 

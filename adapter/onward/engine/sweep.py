@@ -5,8 +5,8 @@ invocation died and the notice of that was lost too, or a time further away than
 The sweep moves `due` itself before it wakes the run, so a run is swept once for each horizon, by one of several sweeps.
 
 A run that cannot be swept because somebody edited its items is reported, set aside for one horizon, and hurts no other.
-So is a run of a newer Onward, which comes before the sweep of an older one while a deploy goes forth or back. It is not
-counted as stalled: it waits for code that knows it, and would else be failed by that code's first sweep.
+So is a run of a newer Onward, which comes before the sweep of an older one while a deploy goes forth or back, but for
+minutes only: the next sweep may be the newer code's. It is not counted as stalled, or that sweep would fail it.
 
 A wake that was merely lost costs no attempt. But a run that is woken again and again and whose log never grows must
 end: it fails, with an error that says so.
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .engine import Engine, Wake
 
 MAX_STALLS = 10  # sweeps in a row of one run whose log did not grow
+NEWER_ASIDE_MS = 5 * 60 * 1000  # how long a run of a newer Onward is out of the way
 MAX_SWEPT = 1_000  # runs in one sweep; the next one goes on with the rest
 STALLED = "Stalled"
 
@@ -56,14 +57,15 @@ def sweep(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str |
                 error=type(error).__name__,
                 reason=str(error),
             )
-            _set_aside(engine, head)
+            is_newer = isinstance(error, LayoutMismatch)
+            _set_aside(engine, head, min(NEWER_ASIDE_MS, engine.horizon_ms) if is_newer else engine.horizon_ms)
     if swept:
         engine.note("INFO", "swept", runs=swept)
 
 
-def _set_aside(engine: Engine, head: Item) -> None:
+def _set_aside(engine: Engine, head: Item, for_ms: int) -> None:
     """Move the `due` of a run that cannot be swept, so that it stands in nobody's way; all else stays as it is."""
-    due_ms = engine.clock.now_ms() + engine.horizon_ms
+    due_ms = engine.clock.now_ms() + for_ms
     aside = Item(head.partition, head.sort, engine.clock.token(), head.body, head.value, due_ms)
     try:
         engine.store.write([Swap(aside, head.token)])

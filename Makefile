@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench sim mutants flood format clean
 
 $(READY): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -28,6 +28,16 @@ check: $(READY)  ## style, types, import directions, the list of the hot path
 
 bench: $(READY)  ## the figures of benchmarks/
 	$(BIN)/python -m benchmarks
+
+sim: $(READY)  ## five minutes of simulated faults, from a fresh seed
+	$(BIN)/python -m tests.sim
+
+mutants: $(READY)  ## break the engine on purpose, and see that each breakage is found
+	$(BIN)/python -m tests.sim.mutants
+
+flood: $(READY)  ## 10,000 events through 100 sandboxes that are killed, on both stores
+	$(BIN)/python -m tests.flood --store sqlite
+	$(BIN)/python -m tests.flood --store dynoxide
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

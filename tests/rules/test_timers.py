@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from onward import Retry
+from onward import Retry, StepError
 from onward.core.log import TIMER, partition_of
 from onward.engine import control, fanout
 from onward.engine.sweep import MAX_STALLS
@@ -111,6 +111,44 @@ def test_a_timer_whose_wake_was_lost_is_started_again_by_the_sweep():
             stage.queue.take()  # all lost
         stage.engine.handle({"do": "recover", "run": run})
         assert [wake["look"][1] for _, _, wake in stage.queue._queue if "look" in wake] == [0]
+
+
+@pytest.mark.parametrize("how", ["after a join", "after the sweep"])
+def test_a_step_that_kills_its_host_is_blamed_wherever_its_wake_came_from(how):
+    """A death counts as an attempt only where the wake of the dead invocation names the step."""
+    begun = []
+
+    class Killed(BaseException):
+        pass
+
+    def deadly():
+        begun.append(1)
+        raise Killed
+
+    async def work(event, step):
+        if how == "after a join":
+            await asyncio.gather(step.run("a", str, "a"), step.run("b", str, "b"))
+        try:
+            await step.run("deadly", deadly, retries=2)
+        except StepError as error:
+            return error.type
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        [run] = stage.start("go")
+        if how == "after the sweep":
+            stage.queue.take()  # lost
+            stage.sweep()
+        for _ in range(30):
+            if stage.queue.next_ms() is None:
+                break
+            at_ms, wake = stage.queue.take()
+            stage.clock.turn(at_ms)
+            try:
+                stage.new_engine().handle(wake)
+            except Killed:
+                control.died(stage.new_engine(), wake, "killed")
+        view = stage.view(run)
+        assert (view["status"], view["result"], len(begun)) == ("completed", "Crashed", 3)
 
 
 def test_a_result_that_comes_after_a_cancel_finds_its_lane_closed():

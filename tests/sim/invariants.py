@@ -31,6 +31,7 @@ NAMES = {
     13: "the sum of recorded costs equals what the store charged",
     14: "every performance of a step is given the same input",
     15: "a look of a run's timer is begun once, or timers would multiply",
+    16: "where nothing goes wrong, nothing is performed twice",
 }
 OPEN = {
     5: "an event before the deadline is delivered once, never with its timeout (issue 4: wait_for_event)",
@@ -229,7 +230,14 @@ class Invariants:
         self.hold(12, not self.function.open, f"{self.function.open} events and messages are left")
         kept = {body["blob"][7:] for run in self.runs.values() for body in run.outcomes.values() if "blob" in body}
         orphans = [path for path in self.cloud.objects if path.rpartition("/")[2] not in kept]
-        lost = len(self.witness.performances) - sum(len(run.outcomes) for run in self.runs.values())
+        if not self.function.chance.rates and not self.function.settings.retries:
+            for (run_id, step), performed in self.witness.by_step.items():
+                outcome = self.runs[run_id].outcomes.get(step)
+                what = f"{step} of {run_id} was performed {len(performed)} times, and has {outcome}"
+                self.hold(16, outcome is None or len(performed) <= outcome["a"], what)
+        outcomes = [body for run in self.runs.values() for body in run.outcomes.values()]
+        won = sum(body["k"] == "done" and body["a"] > 0 for body in outcomes)  # the end of a sleep is no performance
+        lost = len(self.witness.performances) - won
         what = f"{len(orphans)} objects belong to nobody, and only {lost} performances have lost"
         self.hold(12, len(orphans) <= max(lost, 0), what)
 

@@ -404,7 +404,7 @@ class Author:
         if kind == "sleep":
             return Sleep(self._name(), self._pick((0, 3, 30, 1_200, 90_000)))
         if kind == "catch":
-            how = self._pick(("error", "final", "exit"))
+            how = self._pick(("error", "final", "exit", "dies"))
             return Catch(self._name(), self._pick((0, 1, 2)), self._do(), how)
         if kind == "race":
             return Race([self._do() for _ in range(self._pick((2, 3)))])

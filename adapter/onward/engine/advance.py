@@ -59,11 +59,13 @@ def advance(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
         engine.note("INFO", "stale wake", run_id=wake["run"], seq=wake["seq"])
         engine.ledger.keep(fold)
     else:
-        Invocation(engine, fold, deadline_ms, invocation).conduct()
+        Invocation(engine, fold, deadline_ms, invocation, performs=True).conduct()
 
 
 class Invocation:
-    """Conducts one replay at the end of a run's log. `seen`: lanes whose results it observes, not yet in the log."""
+    """Conducts one replay at the end of a run's log. `seen`: lanes whose results it observes, not yet in the log.
+    `performs`: whether a step that stands there alone is performed here. Only an invocation whose wake names this place
+    may do that: if the step kills it, the notice of its death brings that wake, and tells which step to blame."""
 
     def __init__(
         self,
@@ -73,8 +75,10 @@ class Invocation:
         invocation: str | None = None,
         seen: Sequence[Lane] = (),
         stop_at: int | None = None,
+        performs: bool = False,
     ) -> None:
         self.engine = engine
+        self.performs = performs
         self.ledger = engine.ledger
         self.fold = fold
         self.workflow: Workflow = engine.workflow_of(fold)
@@ -195,6 +199,8 @@ class Invocation:
         if wanted.is_sleep:
             self._rest(wanted, now_ms)
             return
+        if not self.performs:
+            self._leave_until(None)
         trouble = fold.trouble.get(wanted.key)
         if trouble is not None and trouble.until_ms > now_ms:
             self._leave_until(trouble.until_ms)

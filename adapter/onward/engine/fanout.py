@@ -43,7 +43,7 @@ from ..core.log import (
     unreadable,
 )
 from ..ports import Put, Swap
-from .advance import Invocation, advance, crashed
+from .advance import Invocation, crashed
 from .ledger import Superseded
 
 TYPE_CHECKING = False
@@ -438,7 +438,7 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
         engine.ledger.move_head(fold, engine.due_for(min(times)), stalls=0)
     engine.ledger.keep(fold)
     if not fold.flight:
-        advance(engine, {"run": run, "seq": fold.next_seq}, deadline_ms, invocation)
+        engine.send({"do": "advance", "run": run, "seq": fold.next_seq})
 
 
 def _lane_items(engine: Engine, fold: Fold, move: Move) -> dict[int, list[Item]]:

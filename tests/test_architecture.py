@@ -2,6 +2,7 @@
 
     core <- ports <- loop, step, app <- engine <- web <- entry <- dev, cli, testing
             ports, clock <- aws | local              <- entry
+            ports <- chaos <- local, entry           (what befalls the calls of the ports, where a user asks for it)
 
 A part may import itself and what stands to its left. The wings `aws` and `local` implement the ports and see nothing
 else, each other included; only `entry` and what stands behind it sees them. What an annotation alone needs
@@ -29,16 +30,17 @@ MAY_SEE: dict[str, set[str]] = {
     "core": set(),
     "clock": set(),
     "ports": {"core"},
+    "chaos": {"core", "ports"},
     "loop": {"core", "ports"},
     "step": {"core", "ports", "loop"},
     "app": {"core", "ports", "loop", "step"},
     "engine": {"core", "ports"} | USER,
     "aws": FOUNDATION,
-    "local": FOUNDATION,
+    "local": FOUNDATION | {"chaos"},
     "web": FOUNDATION | USER | {"engine"},
-    "entry": FOUNDATION | USER | {"engine", "web", "aws", "local"},
+    "entry": FOUNDATION | USER | {"engine", "web", "aws", "local", "chaos"},
 }
-FRONT = FOUNDATION | USER | {"engine", "web", "aws", "local", "entry"}
+FRONT = FOUNDATION | USER | {"engine", "web", "aws", "local", "entry", "chaos"}
 MAY_SEE |= {"dev": FRONT | {"cli", "testing"}, "cli": FRONT | {"dev", "testing"}, "testing": FRONT}
 MAY_SEE |= {"__main__": {"cli"}, "": {"app", "step", "core"}}  # "": the package itself
 LAZY = {("app.py", "entry")}  # inside a function only
@@ -135,6 +137,8 @@ def test_imports_point_one_way() -> None:
         ("aws/dynamodb.py", "onward.engine.engine", "early", True),
         ("aws/dynamodb.py", "onward.local.store", "never", True),
         ("local/store.py", "onward.core.errors", "early", False),
+        ("engine/engine.py", "onward.chaos", "lazy", True),
+        ("chaos.py", "onward.local.store", "early", True),
         ("engine/sweep.py", "onward.aws.wire", "lazy", True),
         ("core/log.py", "onward.ports.Item", "never", False),
         ("core/log.py", "onward.ports.Item", "early", True),

@@ -141,8 +141,9 @@ class Wakes(Protocol):
     """Sends wakes: small JSON objects that say «advance this run». At least once, in no order, and now and then
     lost: the table is the truth, a wake is a hint, and the sweep replaces what is lost."""
 
-    reach_ms: int
-    """How far in the future a wake may lie, in milliseconds."""
+    @property
+    def reach_ms(self) -> int:
+        """How far in the future a wake may lie, in milliseconds."""
 
     def send(self, wake: Mapping[str, Any], at_ms: int | None = None) -> None:
         """Hand over one wake, to be delivered now (None) or not before `at_ms` (epoch milliseconds, at most

@@ -134,6 +134,8 @@ def _finish(local: Local, runs: list[str], options: argparse.Namespace) -> int:
             ]
             look_s = time.monotonic() - began
         progress.show(views)
+    if local.mischief is not None:
+        print(local.mischief.summary(), file=sys.stderr)
     for view in views:
         print(as_json(view) if options.json else table(view))
     return 0 if all(view["status"] == COMPLETED for view in views) else 1

@@ -7,6 +7,7 @@ Settings, from the environment:
     ONWARD_QUEUE_URL   the SQS queue that feeds this function: wakes for later, and on-failure records
     ONWARD_BUCKET      where values over 64 KiB are kept; ONWARD_PREFIX is put before their keys
     ONWARD_STORE       instead of the table: a SQLite file (for a local Lambda)
+    ONWARD_CHAOS       what is to go wrong on purpose (see `onward.chaos`)
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..app import App, Handler
+    from ..chaos import Mischief
     from ..engine.notes import Note
     from ..ports import Blobs, Clock, Store
 
@@ -64,7 +66,24 @@ class Door:
         self.clock: Clock = clock or SystemClock()
         store, blobs = self._store()
         self.function = environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
-        self.engine = Engine(app, store, self._wakes(), blobs, self.clock, fill=fill, note=note or to_stdout(app.name))
+        note = note or to_stdout(app.name)
+        self.engine = Engine(app, store, self._wakes(), blobs, self.clock, fill=fill, note=note)
+        self.mischief: Mischief | None = None
+        if environ.get("ONWARD_CHAOS"):
+            self._let_chaos_in(environ["ONWARD_CHAOS"], note)
+
+    def _let_chaos_in(self, text: str, note: Note) -> None:
+        from ..chaos import parse, surround
+
+        mixture = parse(text)
+        if mixture is None:
+            return
+        engine, ledger = self.engine, self.engine.ledger
+        ports = (engine.store, engine.wakes, ledger.blobs)
+        sandbox = self.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
+        self.mischief, ports = surround(mixture, ports, self.clock, note, process=sandbox, alone=True)
+        engine.store, engine.wakes, ledger.blobs = ports
+        ledger.store = engine.store
 
     def _store(self) -> tuple[Store, Blobs | None]:
         path = self.environ.get("ONWARD_STORE")
@@ -100,13 +119,25 @@ class Door:
         arn = getattr(context, "invoked_function_arn", None)
         if arn and arn != self.function:  # with the alias or version by which this invocation was called
             self.function = arn
-            self.engine.wakes = self._wakes()
+            wakes = self._wakes()
+            self.engine.wakes = wakes if self.mischief is None else self.mischief.around(wakes)
         remaining = getattr(context, "get_remaining_time_in_millis", None)
         deadline_ms = None
         if remaining is not None:
             self.engine.invocation_ms = remaining()
             deadline_ms = self.clock.now_ms() + self.engine.invocation_ms
-        return self._take(payload, deadline_ms, getattr(context, "aws_request_id", None))
+        request = getattr(context, "aws_request_id", None)
+        if self.mischief is None:
+            return self._take(payload, deadline_ms, request)
+        return self._suffer(self.mischief, payload, deadline_ms, request)
+
+    def _suffer(self, mischief: Mischief, payload: Any, deadline_ms: int | None, request: str | None) -> Any:
+        """Take what was handed over, with what chaos does to it."""
+        self.engine.horizon_ms = mischief.horizon_ms(self.engine.invocation_ms)
+        run = payload.get("run") if isinstance(payload, dict) else None
+        answers: list[Any] = []
+        mischief.survives(run, lambda: answers.append(self._take(payload, deadline_ms, request)))
+        return answers[0]
 
     def _take(self, payload: Any, deadline_ms: int | None, request: str | None) -> Any:
         envelope = recognise(payload)

@@ -27,18 +27,21 @@ from ..local.wakes import Claim, SqliteWakes, this_process
 
 if TYPE_CHECKING:
     from ..app import App
+    from ..chaos import Mischief
     from ..engine.notes import Note
-    from ..ports import Clock
+    from ..ports import Blobs, Clock, Store, Wakes
 
 POLL_S = 0.2  # how often a worker looks for wakes that other processes have sent
 SWEEP_S = 60.0
+SWEEPS_PER_HORIZON = 4  # at least, where the horizon is short
 RETRY_MS = 1_000  # for a wake that could not be done because the store was locked
 FOREIGN_MS = 60_000  # for a wake of a workflow that this app does not have
 MAX_RUNS = 100_000
 
 
 class Local:
-    """An app over a store file. `store`: its path, or ":memory:"; blobs stand in the folder `<store>.blobs`."""
+    """An app over a store file. `store`: its path, or ":memory:"; blobs stand in the folder `<store>.blobs`. `chaos`: a
+    text as in ONWARD_CHAOS (None: what that variable says)."""
 
     def __init__(
         self,
@@ -49,15 +52,25 @@ class Local:
         horizon_ms: int = HORIZON_MS,
         clock: Clock | None = None,
         note: Note = notes.silent,
+        chaos: str | None = None,
     ) -> None:
         self.app = app
         self.clock = clock or SystemClock()
         self.store = SqliteStore(store)
         self.wakes = SqliteWakes(self.store, self.clock)
-        blobs = None if self.store.path == ":memory:" else FolderBlobs(f"{self.store.path}.blobs")
-        self.engine = Engine(
-            app, self.store, self.wakes, blobs, self.clock, fill=fill, horizon_ms=horizon_ms, note=note
-        )
+        self.mischief: Mischief | None = None
+        folder = None if self.store.path == ":memory:" else FolderBlobs(f"{self.store.path}.blobs")
+        ports: tuple[Store, Wakes, Blobs | None] = (self.store, self.wakes, folder)
+        text = os.environ.get("ONWARD_CHAOS", "") if chaos is None else chaos
+        if text:
+            from ..chaos import parse, surround
+
+            if mixture := parse(text):
+                self.mischief, ports = surround(mixture, ports, self.clock, note)
+                horizon_ms = self.mischief.horizon_ms(0)
+        store_port, wakes, blobs = ports
+        self.engine = Engine(app, store_port, wakes, blobs, self.clock, fill=fill, horizon_ms=horizon_ms, note=note)
+        self._sweep_ms = min(round(SWEEP_S * 1000), horizon_ms // SWEEPS_PER_HORIZON)
         self._owner = this_process()
         self._next_sweep_ms = self.clock.now_ms()
 
@@ -69,14 +82,27 @@ class Local:
         """Do one wake whose time has come; False when there is none."""
         now_ms = self.clock.now_ms()
         if now_ms >= self._next_sweep_ms:
-            self._next_sweep_ms = now_ms + round(SWEEP_S * 1000)
-            self._vouch()
-            sweep(self.engine, {"do": "sweep"}, None, None)
+            self._next_sweep_ms = now_ms + self._sweep_ms
+            self._sweep()
         claim = self.wakes.claim(self._owner)
         if claim is None:
             return False
         self._do(claim)
         return True
+
+    def _sweep(self) -> None:
+        try:
+            self._vouch()
+            self._befall(None, lambda: sweep(self.engine, {"do": "sweep"}, None, None))
+        except Unavailable as error:  # the next one comes soon
+            self.engine.note("WARNING", "no sweep", reason=str(error))
+
+    def _befall(self, run: str | None, work: Callable[[], None]) -> bool:
+        """Do the work of one invocation, with what chaos does to it; False where that killed it."""
+        if self.mischief is None:
+            work()
+            return True
+        return self.mischief.survives(run, work)
 
     def _vouch(self) -> None:
         """Move `due` of the runs that living processes work on: here a step may take longer than any on Lambda."""
@@ -93,12 +119,9 @@ class Local:
 
     def _do(self, claim: Claim) -> None:
         try:
-            if claim.died:
-                run = claim.wake.get("run", "")
-                alone = not self.wakes.has(run, but=claim.id)
-                died(self.engine, claim.wake, "its process was killed", look_again_ms=0 if alone else None)
-            else:
-                self.engine.handle(claim.wake)
+            if not self._befall(claim.wake.get("run"), lambda: self._handle(claim)):
+                self.wakes.abandon(claim)
+                return
         except Unavailable:
             self.wakes.put_back(claim, self.clock.now_ms() + RETRY_MS)
         except UnknownWorkflow as error:  # another app's run, in the same file: it waits for its app
@@ -117,6 +140,14 @@ class Local:
             raise
         else:
             self.wakes.settle(claim)
+
+    def _handle(self, claim: Claim) -> None:
+        if claim.died:
+            run = claim.wake.get("run", "")
+            alone = not self.wakes.has(run, but=claim.id)
+            died(self.engine, claim.wake, "its process was killed", look_again_ms=0 if alone else None)
+        else:
+            self.engine.handle(claim.wake)
 
     @contextlib.contextmanager
     def workers(self, count: int) -> Iterator[Callable[[float], None]]:

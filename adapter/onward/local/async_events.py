@@ -95,7 +95,7 @@ class AsyncEvents:
         loop = asyncio.get_running_loop()
         request_id = uuid(self._random)
         self._stats.events += 1
-        fate = self._chaos.fate(self._chance)
+        fate = self._chaos.fate(self._chance.random)
         self._stats.count_fate(fate)
         for delay_s in fate:
             event = Event(request_id, payload, arn, trace_header, loop.time())

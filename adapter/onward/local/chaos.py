@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from random import Random
 from typing import Any
+
+from ..chaos import Chances
 
 MAX_INIT_TIMES = 1_000
 
 
 @dataclass
-class Chaos:
+class Chaos(Chances):
     """Probabilities in [0, 1] for each asynchronous invocation and each queue message; all are 0 at first, and may
     be changed while the service runs.
 
     `duplicate`: it is delivered twice. `delay`: it is late by up to `delay_s` real seconds. `drop`: it is accepted
     and never delivered. `kill`: the sandbox that performs an invocation is killed, within `kill_s` real seconds of
     its start (or not at all, if it is done sooner).
+
+    This is what befalls the function from outside, as AWS would do it. What ONWARD_CHAOS in the function's own
+    variables does inside of it (see `onward.chaos`) comes on top.
     """
-
-    duplicate: float = 0.0
-    delay: float = 0.0
-    delay_s: float = 0.5
-    drop: float = 0.0
-    kill: float = 0.0
-    kill_s: float = 0.2
-
-    def fate(self, random: Random) -> list[float]:
-        """The delays, in real seconds, of each delivery of one message: [0.0] where nothing goes wrong."""
-        if not (self.duplicate or self.delay or self.drop):
-            return [0.0]
-        if random.random() < self.drop:
-            return []
-        copies = 2 if random.random() < self.duplicate else 1
-        return [random.random() * self.delay_s if random.random() < self.delay else 0.0 for _ in range(copies)]
 
 
 @dataclass

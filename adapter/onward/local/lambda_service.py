@@ -400,7 +400,7 @@ class LocalLambda:
         message_id = uuid(self._random)
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         self.stats.messages += 1
-        fate = self.chaos.fate(self._chance)
+        fate = self.chaos.fate(self._chance.random)
         self.stats.count_fate(fate)
         for late_s in fate:
             message = Message(message_id, body, attributes, trace_header, now_ms)

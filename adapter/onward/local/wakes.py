@@ -20,6 +20,7 @@ from .store import SqliteStore
 REACH_MS = 15 * 60 * 1000  # as on AWS, so that what is further away takes the same path there and here
 
 MAX_PID_DIGITS = 9
+NOBODY = "nobody"  # the owner of what an abandoned invocation held; no process is called so
 
 
 class Claim:
@@ -71,6 +72,11 @@ class SqliteWakes:
         """The wake could not be done for want of a service: hand it out again at that time."""
         with self.store.transaction() as db:
             db.execute("UPDATE wakes SET owner = NULL, at_ms = ? WHERE id = ?", (at_ms, claim.id))
+
+    def abandon(self, claim: Claim) -> None:
+        """Leave the wake as a worker leaves it that dies: held by nobody who lives."""
+        with self.store.transaction() as db:
+            db.execute("UPDATE wakes SET owner = ? WHERE id = ?", (NOBODY, claim.id))
 
     def next_ms(self) -> int | None:
         """The time of the earliest wake that nobody has."""

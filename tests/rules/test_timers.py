@@ -194,3 +194,55 @@ def test_a_sleep_whose_invocation_died_still_waits_for_its_end_and_is_not_overdu
                 stage.step()
         head = next(stage.open_heads())
         assert json.loads(head.body)["stalls"] == 0, "it waits, and was counted as stalled"
+
+
+async def a_race_and_then_a_rest(event, step):
+    tasks = [asyncio.ensure_future(step.run(f"s{n}", event.data.get, "x")) for n in range(4)]
+    _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await step.run("after", str, "x")
+    await step.sleep("rest", 3 * DAY_S)
+    return "done"
+
+
+def test_a_run_that_rests_after_a_race_is_not_taken_for_stalled():
+    with Rehearsal(ASYNC.app(a_race_and_then_a_rest)) as stage:
+        [run] = stage.start("go")
+        lost = 0
+        while stage.queue.next_ms() is not None:
+            at_ms, wake = stage.queue.take()
+            if wake["do"] == "step" and wake["index"] > 1:
+                lost += 1
+                continue  # two losers never come in
+            stage.clock.turn(at_ms)
+            stage.deliver(wake)
+        assert lost >= 2
+        head = next(stage.open_heads())
+        assert head.due_ms > stage.clock.now_ms() + 2 * DAY_S * 1000, "nothing is in flight that anybody waits for"
+        stage.drain()
+        assert stage.view(run)["status"] == "completed", stage.view(run)["error"]
+
+
+def test_a_loser_that_comes_in_late_does_not_supersede_the_step_that_is_performed():
+    late = []
+
+    async def work(event, step):
+        tasks = [asyncio.ensure_future(step.run(name, str, name)) for name in "ab"]
+        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        return await step.run("after", slow)
+
+    def slow():
+        late.append(1)
+        if len(late) == 1:  # meanwhile, elsewhere
+            stage.new_engine().handle(loser)
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        stage.start("go")
+        stage.step()
+        first, loser = (stage.queue.take()[1] for _ in range(2))
+        stage.engine.handle(first)
+        stage.drain()
+        assert len(late) == 1

@@ -11,7 +11,8 @@ One partition of the table holds a run. Sorted by their keys, its items are:
 
 A step that runs alone has its records in the log itself: nobody contends with it. Steps that run beside each
 other have a lane each (the S items), and the log holds only what orders them: a record `planned` says which
-results were observed since, in which order, and which steps are in flight from then on.
+results were observed since, in which order, and which steps are in flight from then on. A record of a step alone that
+has `left` says that those in flight are not awaited any more, as the losers of a race.
 
 `Fold` is what a replay needs to know of all that. Folding is pure, and incremental: a warm sandbox applies only the
 records that are new to it.
@@ -265,6 +266,8 @@ class Fold:
             self.resting = None
         self.last_invocation = body.get("i")
         _APPLY[kind](self, body, item.value)
+        if body.get("left"):
+            self.flight.clear()
 
     def apply_lane(self, item: Item) -> None:
         """Take in the result of a lane. Raises `IllegalRecord`."""

@@ -141,12 +141,12 @@ class Replay:
         "_lanes",
         "_ordinals",
         "_seen_given",
-        "_unwritten",
         "conductor",
         "fault",
         "left",
         "performing",
         "stop_at",
+        "unwritten",
     )
 
     def __init__(self, fold: Fold, conductor: Conductor, seen: Sequence[Lane] = (), stop_at: int | None = None) -> None:
@@ -160,7 +160,7 @@ class Replay:
         self._asked: dict[Key, None] = {}  # every step that the workflow called, in order
         self._lanes: dict[Key, Lane] = {}  # of the steps that went in flight
         self._given: set[Lane] = set()  # results that this replay has handed out
-        self._unwritten = list(seen)
+        self.unwritten = list(seen)  # not handed out yet, since nobody waits for any of them
         self._fresh: dict[Key, Wanted] = {}  # called, but neither answered nor in flight
         self._cursor = 0  # in fold.moves
         self._seen_given = False  # the first half of that move is replayed
@@ -302,9 +302,9 @@ class Replay:
         while not ready:
             if self._cursor < len(self._fold.moves) and not self._stopped():
                 ready = self._follow(self._fold.moves[self._cursor], pending)
-            elif self._unwritten:
-                ready = self._give(self._unwritten, pending)
-                self._unwritten = []
+            elif self.unwritten and any(key in self._lanes for key in pending):
+                ready = self._give(self.unwritten, pending)
+                self.unwritten = []
             else:
                 fresh = self._take_fresh(pending)
                 if fresh:

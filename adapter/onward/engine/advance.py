@@ -87,6 +87,7 @@ class Invocation:
         self.invocation = invocation
         self.seen = list(seen)
         self.replay = Replay(fold, self, seen, stop_at)
+        self.alone = False  # one step is wanted, and nothing of what is in flight
         self.performed = 0
         self.slowest_ms = 0
         self.sends: list[tuple[Wake, int | None]] = []
@@ -192,10 +193,13 @@ class Invocation:
         """Do the one step at the end of the log; return when it has an outcome and this invocation may go on."""
         fold = self.fold
         now_ms = self.engine.clock.now_ms()
+        if self.replay.unwritten:
+            raise Leave  # they are awaited by nobody, and to write that down would supersede who is at this step now
         if unwritten := self._unwritten():
             self._append(*unwritten)
             self.seen = []
             self.replay.caught_up(fold.moves[-1], [])
+        self.alone = True
         if wanted.is_sleep:
             self._rest(wanted, now_ms)
             return
@@ -287,6 +291,8 @@ class Invocation:
 
     def _append(self, body: dict[str, Any], value: str | None = None) -> None:
         body.setdefault("at", self.engine.clock.now_ms())
+        if self.alone and self.fold.flight:  # the losers of a race, say: nobody will ever wait for them again
+            body["left"] = 1
         if self.invocation is not None and self.engine.fills(self.workflow):
             body["i"] = self.invocation
         self.ledger.append(self.fold, body, value)
@@ -295,6 +301,7 @@ class Invocation:
     def _plan(self, fresh: list[Wanted]) -> None:
         from .fanout import FEW, first_wakes
 
+        self.alone = False
         now_ms = self.engine.clock.now_ms()
         sleeps = {str(index): ends_ms(wanted, now_ms) for index, wanted in enumerate(fresh) if wanted.is_sleep}
         body: dict[str, Any] = {

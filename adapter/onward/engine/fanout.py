@@ -437,8 +437,7 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
         fold.head = None  # the sweep has moved it: what is kept warm is older
         engine.ledger.move_head(fold, engine.due_for(min(times)), stalls=0)
     engine.ledger.keep(fold)
-    if not fold.flight:
-        engine.send({"do": "advance", "run": run, "seq": fold.next_seq})
+    engine.send({"do": "advance", "run": run, "seq": fold.next_seq})  # where it waits for steps in flight, it stops
 
 
 def _lane_items(engine: Engine, fold: Fold, move: Move) -> dict[int, list[Item]]:

@@ -28,7 +28,7 @@ def main() -> int:
     if options.seed is not None:
         return one(options)
     first = secrets.randbelow(1 << 32) if options.first is None else options.first
-    return many(first, options.seconds, options.stories)
+    return many(first, options.seconds, options.stories, not options.as_is)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long (default: %(default)s)")
     parser.add_argument("--stories", type=int, help="stop after so many stories")
     parser.add_argument("--first", type=int, help="the first seed (default: a fresh one)")
+    parser.add_argument("--as-is", action="store_true", help="do not make a failing story small")
     parser.add_argument("--seed", help="tell this one story")
     parser.add_argument("--only", type=_labels, help="the faults that may strike")
     parser.add_argument("--keep", type=_numbers, help="the programs that are told")
@@ -66,7 +67,7 @@ def one(options: argparse.Namespace) -> int:
     return 1
 
 
-def many(first: int, seconds: float, stories: int | None) -> int:
+def many(first: int, seconds: float, stories: int | None, small: bool) -> int:
     """Tell stories, and sum up; a failing one is made small and ends it."""
     figures: Counter[str] = Counter()
     faults: Counter[str] = Counter()
@@ -76,7 +77,7 @@ def many(first: int, seconds: float, stories: int | None) -> int:
     while time.monotonic() - began < seconds and (stories is None or seed < first + stories):
         story, error = fails(lambda seed=seed: Story(seed))
         if error is not None:
-            return broken(seed, error)
+            return broken(seed, error, small)
         figures += story.figures()
         faults += story.chance.counts
         faults += Counter({kind: n for kind, n in story.witness.counts.items() if kind.startswith("step: ")})
@@ -98,15 +99,17 @@ def many(first: int, seconds: float, stories: int | None) -> int:
     return 0
 
 
-def broken(seed: int, error: BaseException) -> int:
+def broken(seed: int, error: BaseException, small: bool) -> int:
     print(f"seed {seed} breaks: {type(error).__name__}: {error}", file=sys.stderr)
+    if not small:
+        return 1
     print("making it small ...", file=sys.stderr)
     found = shrunk(seed)
     if found is None:
         print(f"told again it does not fail: it depends on more than its seed (python -m tests.sim --seed {seed})")
         return 1
-    command, small = found
-    print(f"{type(small).__name__}: {small}\ntell it again:  {command}")
+    command, last = found
+    print(f"{type(last).__name__}: {last}\ntell it again:  {command}")
     return 1
 
 

@@ -220,6 +220,14 @@ def charges_beside_each_other(stage, run):
     stage.kill(run, "charge1", index=1)
 
 
+@story("charges", result=["Crashed", "charged", "charged"], again=["charge1", "charge2"])
+def charge_had_begun_and_its_wake_came_again(stage, run):
+    stage.deliver(run)
+    row = stage.kill(run, "charge0", index=0)
+    stage.wakes.drop(row.id)  # the notice of that death is lost, and the same wake is delivered again
+    stage.wakes.send(row.wake)
+
+
 # ------------------------------------------------------------------------------------------------ beside each other
 beside = partial(story, "lanes", result=[[f"{name}1", f"{name}2"] for name in "pqrs"] + ["end"])
 
@@ -236,6 +244,15 @@ def one_done_one_retrying_one_died_one_not_begun(stage, run):
     with stage.down("q1"):
         stage.deliver(run, index=1, attempt=1)
     stage.die(run, "r1", index=2)
+
+
+@beside(again=["p1", "p2", "q1", "q2", "r1", "r2", "s1", "s2", "after"])
+def the_wake_of_an_attempt_that_failed_came_again(stage, run):
+    stage.deliver(run, 2)
+    row = stage.wake(run, index=0)
+    with stage.down("p1"):
+        stage.deliver(run, index=0)
+    stage.wakes.send(row.wake)
 
 
 @beside(again=["p2", "q1", "q2", "r2", "s2", "after"])
@@ -400,6 +417,14 @@ def the_tortoise_was_observed_first_and_then_the_hare_came(stage, run):
 @story("limited", result="in time", again=["work", "after"])
 def a_sleep_of_days_as_a_limit(stage, run):
     stage.deliver(run)
+
+
+@story("limited", result="in time", again=["after"])
+def a_limit_that_nobody_awaits_any_more(stage, run):
+    stage.deliver(run)
+    with stage.down("after"):
+        stage.deliver(run, index=1)
+        stage.deliver(run)
 
 
 @story("limited", result="in time", late="too late", again=["work", "after"])

@@ -106,8 +106,8 @@ class Mixture(Chances):
 
     def __str__(self) -> str:
         """The text that asks for this mixture."""
-        standing = {field.name: getattr(self, field.name) for field in fields(self)}
-        return " ".join(f"{name}={value}" for name, value in standing.items() if value not in (None, 0.0))
+        standing = [(field, getattr(self, field.name)) for field in fields(self)]
+        return " ".join(f"{field.name}={value}" for field, value in standing if value != field.default)
 
 
 def parse(text: str) -> Mixture | None:

@@ -7,6 +7,7 @@ exist yet is named in `OPEN`, with the issue that brings it.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import Counter
 from typing import Any
 
@@ -60,6 +61,7 @@ class Run:
         self.id = id
         self.workflow = ""
         self.next_seq = 0
+        self.written_at: list[int] = []  # the ticks at which its records were
         self.ended: str | None = None
         self.ended_at: int | None = None  # the tick
         self.head: dict[str, Any] | None = None
@@ -126,6 +128,7 @@ class Invariants:
         self.hold(9, run.ended is None, f"{body['k']} stands behind {run.ended} in the log of {run.id}")
         self.hold(2, sk == f"L#{run.next_seq:08d}", f"the log of {run.id} has {sk} where {run.next_seq} belongs")
         run.next_seq += 1
+        run.written_at.append(self.world.ticks)
         kind = body["k"]
         run.workflow = body.get("workflow", run.workflow)
         run.waits_ms = max(run.waits_ms, body.get("until", 0), *body.get("sleeps", {"0": 0}).values())
@@ -204,6 +207,10 @@ class Invariants:
         if run is not None:
             kept = run.kept_at.get(one.step)
             self.hold(3, kept is None or one.began <= kept, f"{place} is performed by who could have seen its outcome")
+            if one.wake.get("do") == "advance":
+                stood = bisect_left(run.written_at, one.began)
+                what = f"{place} is performed for a wake of record {one.wake['seq']}, when there were {stood}"
+                self.hold(3, stood <= one.wake["seq"], what)
             self.hold(9, one.began <= (run.ended_at or one.began), f"{place} is performed in a run that had ended")
 
     def finished(self, invocation: Invocation, outcome: str) -> None:

@@ -77,7 +77,8 @@ class Tools:
 
     def perform(self, node: Do, given: Any) -> Any:
         invocation = self.function.invocation()
-        seen = self.witness.see(given, invocation.began_tick if invocation else 0, node.once)
+        began, wake = (invocation.began_tick, invocation.payload) if invocation else (0, {})
+        seen = self.witness.see(given, began, wake, node.once)
         if node.takes_ms:
             work(self.function, node.takes_ms)
         if seen.number <= node.fails:

@@ -10,7 +10,7 @@ from onward import current_step
 
 class Performance(NamedTuple):
     """One beginning of one attempt. `given`: the value that the step was handed. `key`: its idempotency key. `began`:
-    the tick at which its invocation began."""
+    the tick at which its invocation began, for this `wake`."""
 
     run: str
     step: str
@@ -19,6 +19,7 @@ class Performance(NamedTuple):
     given: Any
     number: int
     began: int
+    wake: Any
     once: bool
 
 
@@ -30,13 +31,13 @@ class Witness:
         self.by_step: dict[tuple[str, str], list[Performance]] = {}
         self.counts: Counter[str] = Counter()
 
-    def see(self, given: Any, began: int, once: bool = False) -> Performance:
+    def see(self, given: Any, began: int, wake: Any, once: bool = False) -> Performance:
         """A step has begun to do something to the world."""
         step = current_step()
         place = (step.run_id, step.step)
         before = self.by_step.setdefault(place, [])
         seen = Performance(
-            step.run_id, step.step, step.attempt, step.idempotency_key, given, len(before) + 1, began, once
+            step.run_id, step.step, step.attempt, step.idempotency_key, given, len(before) + 1, began, wake, once
         )
         before.append(seen)
         self.performances.append(seen)

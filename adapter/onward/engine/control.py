@@ -28,7 +28,7 @@ def died(
 
     Where the log went on, nobody can tell whether the dead invocation had sent the next wake. Then the run is woken
     after `look_again_ms`, when any invocation that got that wake is over (default: the longest one; 0 where the caller
-    knows that there is no such wake).
+    knows that there is no such wake). The same holds for the wakes of steps that it may have planned.
     """
     check_wake(wake)
     if look_again_ms is None:
@@ -44,9 +44,13 @@ def died(
             item = engine.ledger.item(wake["run"], attempt_key((wake["plan"], wake["index"]), wake["attempt"]), body)
             engine.store.write([Put(item)])  # refused: it had begun, or its failure was recorded before it died
             engine.send({**wake, "attempt": wake["attempt"] + 1})
+            if engine.ledger.lanes(wake["run"], [(wake["plan"], wake["index"])]):  # else it died in its step
+                _look_after_plans(engine, wake["run"], wake["plan"], look_again_ms)
         elif (again := wake.get("again", 0)) < MAX_REDELIVERIES:
             next_look = {"look": [wake["look"][0], wake["look"][1] + 1]} if "look" in wake else {}
             engine.send({**wake, **next_look, "again": again + 1})
+            if "look" in wake:
+                _look_after_plans(engine, wake["run"], wake["look"][0], look_again_ms)
     except Superseded:
         engine.note("INFO", "superseded", run_id=run, wake="died")
 
@@ -57,15 +61,31 @@ def _died_at_end(engine: Engine, wake: Wake, reason: str, invocation: str | None
         return
     begun = any(trouble.begun for trouble in fold.trouble.values())
     own = invocation is not None and fold.last_invocation == invocation
-    if fold.next_seq > wake["seq"] and not own and not (begun and fold.next_seq == wake["seq"] + 1):
+    grown = fold.next_seq > wake["seq"]
+    if grown and (fold.flight or (not own and not (begun and fold.next_seq == wake["seq"] + 1))):
         engine.ledger.keep(fold)
-        at_ms = engine.clock.now_ms() + min(look_again_ms, engine.wakes.reach_ms)
-        engine.send({"do": "advance", "run": fold.run, "seq": fold.next_seq}, at_ms)
+        go_on = {"do": "recover"} if fold.flight else {"do": "advance", "seq": fold.next_seq}
+        engine.send({**go_on, "run": fold.run}, _later_ms(engine, look_again_ms))
         return
     if not begun:
         engine.ledger.append(fold, {"k": status.DIED, "at": engine.clock.now_ms(), "why": reason})
     engine.ledger.keep(fold)
     engine.send({"do": "advance", "run": fold.run, "seq": fold.next_seq})
+
+
+def _look_after_plans(engine: Engine, run: str, since: int, look_again_ms: int) -> None:
+    """Of an invocation that had the wake of a plan: it may have observed results, planned what follows from them, and
+    died before it sent the wakes of that."""
+    fold = engine.ledger.load(run)
+    if fold is None or fold.ended is not None:
+        return
+    engine.ledger.keep(fold)
+    if any(plan > since for plan in fold.flight):
+        engine.send({"do": "recover", "run": run}, _later_ms(engine, look_again_ms))
+
+
+def _later_ms(engine: Engine, after_ms: int) -> int:
+    return engine.clock.now_ms() + min(after_ms, engine.wakes.reach_ms)
 
 
 def failed(engine: Engine, wake: Wake, reason: str) -> None:

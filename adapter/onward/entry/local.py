@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
@@ -72,6 +74,7 @@ class Local:
         self.engine = Engine(app, store_port, wakes, blobs, self.clock, fill=fill, horizon_ms=horizon_ms, note=note)
         self._sweep_ms = min(round(SWEEP_S * 1000), horizon_ms // SWEEPS_PER_HORIZON)
         self._owner = this_process()
+        self._owed: deque[Callable[[], None]] = deque()  # what became of claims, and the store could not be told
         self._next_sweep_ms = self.clock.now_ms()
 
     def close(self) -> None:
@@ -84,11 +87,26 @@ class Local:
         if now_ms >= self._next_sweep_ms:
             self._next_sweep_ms = now_ms + self._sweep_ms
             self._sweep()
-        claim = self.wakes.claim(self._owner)
+        try:
+            while self._owed:
+                self._tell(self._owed.popleft())
+            claim = self.wakes.claim(self._owner)
+        except Unavailable as error:
+            self.engine.note("WARNING", "no wake taken", reason=str(error))
+            return False
         if claim is None:
             return False
         self._do(claim)
         return True
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        """Tell the store what became of a claim. Where it cannot be told it is told later: this process lives, so the
+        wake would else be held for ever."""
+        try:
+            what()
+        except Unavailable:
+            self._owed.append(what)
+            raise
 
     def _sweep(self) -> None:
         try:
@@ -118,28 +136,36 @@ class Local:
                 engine.ledger.move_head(fold, self.clock.now_ms() + engine.horizon_ms, stalls=0)
 
     def _do(self, claim: Claim) -> None:
+        """Do what a wake asks, and tell the store what became of it."""
+        try:
+            self._tell(self._outcome(claim))
+        except Unavailable as error:
+            self.engine.note("WARNING", "wake not settled yet", run_id=claim.wake.get("run"), reason=str(error))
+
+    def _outcome(self, claim: Claim) -> Callable[[], None]:
+        """Do what a wake asks; what the store is to be told."""
         try:
             if not self._befall(claim.wake.get("run"), lambda: self._handle(claim)):
-                self.wakes.abandon(claim)
-                return
+                return partial(self.wakes.abandon, claim)
         except Unavailable:
-            self.wakes.put_back(claim, self.clock.now_ms() + RETRY_MS)
+            return self._later(claim, RETRY_MS)
         except UnknownWorkflow as error:  # another app's run, in the same file: it waits for its app
             self.engine.note("WARNING", "wake of another app", run_id=claim.wake.get("run"), reason=str(error))
-            self.wakes.put_back(claim, self.clock.now_ms() + FOREIGN_MS)
+            return self._later(claim, FOREIGN_MS)
         except (IllegalRecord, LayoutMismatch) as error:  # somebody edited that run: the others go on
             self.engine.note("ERROR", "run cannot be read", run_id=claim.wake.get("run"), reason=str(error))
-            self.wakes.put_back(claim, self.clock.now_ms() + FOREIGN_MS)
+            return self._later(claim, FOREIGN_MS)
         except UnknownPayload as error:  # a wake that is none: what its run needs, the sweep will send
             self.engine.note("ERROR", "wake refused", reason=str(error))
-            self.wakes.settle(claim)
         except BaseException:
             # Ctrl-C, or a bug: not the step's fault. The wake goes back, so that the run can be resumed at once.
             with contextlib.suppress(Unavailable):
                 self.wakes.put_back(claim, self.clock.now_ms())
             raise
-        else:
-            self.wakes.settle(claim)
+        return partial(self.wakes.settle, claim)
+
+    def _later(self, claim: Claim, after_ms: int) -> Callable[[], None]:
+        return partial(self.wakes.put_back, claim, self.clock.now_ms() + after_ms)
 
     def _handle(self, claim: Claim) -> None:
         if claim.died:

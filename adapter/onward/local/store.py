@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import random
 
 from ..core.errors import ItemTooLarge, LayoutMismatch, Misconfigured, Unavailable
 from ..core.log import LAYOUT
@@ -21,6 +22,8 @@ from ..ports import MAX_ITEM_BYTES, MAX_WRITES, Item, Put, Refused, Swap
 APPLICATION_ID = 0x4F4E5744  # "ONWD": tells a store of ours from any other SQLite file
 BUSY_TIMEOUT_S = 30.0
 BUSY_TRIES = 300
+PRIMARY_CODE = 0xFF  # of SQLite's extended error codes
+LOCK_PAUSE_S = 0.002  # at most, between two tries to get the write lock
 
 _SCHEMA = """
 CREATE TABLE items (
@@ -77,6 +80,7 @@ class SqliteStore:
                     self._check_layout(db)
             self._to_wal()
             self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA busy_timeout = 0")  # from here on `_patiently` waits
         except sqlite3.DatabaseError as error:
             raise Misconfigured(f"{self.path!r} cannot be used as a store: {error}") from error
 
@@ -111,10 +115,7 @@ class SqliteStore:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """The connection, inside one transaction that holds the write lock: committed, or rolled back on any error."""
         with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                raise Unavailable(f"the store {self.path!r} is locked by another process: {error}") from error
+            self._patiently("BEGIN IMMEDIATE", (), "written")
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
@@ -125,11 +126,26 @@ class SqliteStore:
 
     def rows(self, query: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
         """What a query finds, read without taking the write lock."""
-        try:
-            with self._lock:
-                return self._connection.execute(query, parameters).fetchall()
-        except sqlite3.OperationalError as error:
-            raise Unavailable(f"the store {self.path!r} cannot be read: {error}") from error
+        with self._lock:
+            return self._patiently(query, parameters, "read")
+
+    def _patiently(self, statement: str, parameters: Sequence[object], verb: str) -> list[tuple[object, ...]]:
+        """Execute a statement, as soon as other processes let it, and return its rows; raises `Unavailable`.
+
+        SQLite itself would ask for a lock at growing intervals, up to 100 ms, and nobody stands in line: beside a
+        process whose threads ask without a pause, another one waits for seconds. So it is asked for at short
+        intervals of chance.
+        """
+        ends_s = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                return self._connection.execute(statement, parameters).fetchall()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY:
+                    raise Unavailable(f"the store {self.path!r} cannot be {verb}: {error}") from error
+                if time.monotonic() > ends_s:
+                    raise Unavailable(f"the store {self.path!r} is locked by another process: {error}") from error
+            time.sleep(random() * LOCK_PAUSE_S)
 
     # ---------------------------------------------------------------------------------------------- the port
     def read(

@@ -22,7 +22,7 @@ from .breakages import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "adapter" / "onward"
-SIMULATION = ["-m", "tests.sim", "--first", "0", "--stories", "400", "--seconds", "60", "--as-is"]
+SIMULATION = ["-m", "tests.sim", "--first", "0", "--stories", "300", "--seconds", "90", "--as-is"]
 SUITES = (
     "tests/rules tests/core",
     "tests/sim/test_pairs.py tests/sim/test_zombies.py",

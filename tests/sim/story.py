@@ -23,7 +23,7 @@ from onward.engine.views import run_view
 from .chance import Chance
 from .cloud import Cloud
 from .function import Function, Sandbox, Settings, in_virtual_time
-from .invariants import Broken, Invariants
+from .invariants import REACH_MS, Broken, Invariants
 from .programs import Author, Program, fits
 from .table import Table
 from .witness import Witness
@@ -47,7 +47,8 @@ FAULTS = {
     "message_twice": 0.05, "message_late": 0.05,
 }  # fmt: skip
 BUDGETS = {"kill": 6, "dropped": 6, "loop_cut": 3, "record_lost": 6}  # fewer than what a run may survive
-MOODS = (0.0, 0.3, 1.0, 1.0, 2.5)  # a factor of all rates
+MOODS = (0.0, 0.3, 1.0, 1.0, 2.5, -1.0)  # a factor of all rates; -1: nothing goes wrong but requests and replies
+ONLY_REQUESTS = {"reply_lost": 0.1, "not_sent": 0.03, "conflict": 0.05}
 
 
 class Setting:
@@ -89,7 +90,9 @@ class Story:
         self.seed = seed
         self.setting = setting = Setting(seed)
         rates = {kind: rate if kind == "skew" else min(rate * setting.mood, 0.9) for kind, rate in FAULTS.items()}
-        self.chance = chance = Chance(seed, rates if setting.mood else {}, BUDGETS, only)
+        if setting.mood <= 0:
+            rates = ONLY_REQUESTS if setting.mood < 0 else {}
+        self.chance = chance = Chance(seed, rates, BUDGETS, only)
         self.world = world = World()
         self.witness = Witness()
         table = Table(
@@ -109,7 +112,7 @@ class Story:
         self.function = Function(world, chance, self.cloud, apps, setting.settings, self._note)
         self.invariants = Invariants(world, self.cloud, self.function, self.witness, setting.horizon_ms)
         self.started: dict[str, str] = {}  # run -> program
-        self.operator: Sandbox | None = None
+        self.cancelled: set[str] = set()  # runs of which it was said that they are
 
     def _app(self, version: int) -> App:
         app = App("simulated")
@@ -133,6 +136,7 @@ class Story:
             self.world.run(self._all_quiet, self.world.now_ms + QUIET_MS)
             self.invariants.at_the_end()
             self._outcomes()
+            self._unswept()
         return self
 
     def _begin(self) -> None:
@@ -160,7 +164,8 @@ class Story:
         def work() -> None:
             for _ in range(5):
                 with contextlib.suppress(Exception):
-                    control.cancel(sandbox.door.engine, run)
+                    if control.cancel(sandbox.door.engine, run):
+                        self.cancelled.add(run)
                     return
                 self.world.pause(5_000)
 
@@ -185,6 +190,8 @@ class Story:
         for run, name in self.started.items():
             view = run_view(ledger, run)
             states, expected = self.programs[name].expected(self.setting.versions)
+            if run in self.cancelled:
+                states = {"cancelled"}
             assert view["status"] in states, f"{name} {run} is {view['status']}, not {states}: {view['error']}"
             if view["status"] == "completed":
                 result = decode(view["output"])
@@ -198,6 +205,14 @@ class Story:
             if view["status"] == "failed":
                 told = self.witness.by_step.get((run_id(f"{name}.on_failure", f"{run}.failed"), "tell"))
                 assert told and told[0].given == run, f"nobody was told that {run} had failed"
+
+    def _unswept(self) -> None:
+        """What is repeated by the store itself, and comes through in the end, leaves no run to the sweep."""
+        told = self.witness.counts
+        far = any(_longest(program.nodes) * 1000 >= REACH_MS for program in self.programs.values())
+        gave_up = told["invocation failed"] + told["message failed"]
+        if self.setting.mood < 0 and not far and not gave_up and not self.setting.settings.retries:
+            assert not told["run woken by the sweep"], "a reply was lost, and a run stood until the sweep found it"
 
     # --------------------------------------------------------------------------------------------------- reporting
     def figures(self) -> Counter[str]:
@@ -216,6 +231,12 @@ class Story:
                 "invariants checked": self.invariants.checks.total(),
             }
         )
+
+
+def _longest(nodes: Sequence[Any]) -> int:
+    """The seconds of the longest sleep in these nodes."""
+    inside = [_longest(branch) for node in nodes for branch in getattr(node, "branches", ())]
+    return max([0, *inside, *(getattr(node, "seconds", 0) for node in nodes)])
 
 
 def _sleeps(nodes: Sequence[Any]) -> int:

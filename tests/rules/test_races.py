@@ -1,4 +1,4 @@
-"""The timer of a wide plan, the sweep beside long sleeps, and what a cancel leaves of steps in flight."""
+"""What races with what: the timer of a wide plan, the sweep beside long sleeps, losers, cancels, and deaths."""
 
 from __future__ import annotations
 
@@ -246,3 +246,24 @@ def test_a_loser_that_comes_in_late_does_not_supersede_the_step_that_is_performe
         stage.engine.handle(first)
         stage.drain()
         assert len(late) == 1
+
+
+def test_a_cancel_that_meets_a_log_that_has_grown_meanwhile_still_cancels():
+    async def work(event, step):
+        for name in "abc":
+            await step.run(name, str, name)
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        [run] = stage.start("go")
+        write = stage.store.write
+
+        def grown_before_the_write(writes):
+            stage.store.write = write
+            stage.step()  # elsewhere, a step is done
+            return write(writes)
+
+        other = stage.new_engine()
+        stage.store.write = grown_before_the_write
+        assert control.cancel(other, run)
+        assert stage.view(run)["status"] == "cancelled"
+        assert stage.view(run)["steps_done"] == 1

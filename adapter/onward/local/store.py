@@ -24,6 +24,7 @@ BUSY_TIMEOUT_S = 30.0
 BUSY_TRIES = 300
 PRIMARY_CODE = 0xFF  # of SQLite's extended error codes
 LOCK_PAUSE_S = 0.002  # at most, between two tries to get the write lock
+_WAIT = f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}"
 
 _SCHEMA = """
 CREATE TABLE items (
@@ -80,7 +81,6 @@ class SqliteStore:
                     self._check_layout(db)
             self._to_wal()
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute("PRAGMA busy_timeout = 0")  # from here on `_patiently` waits
         except sqlite3.DatabaseError as error:
             raise Misconfigured(f"{self.path!r} cannot be used as a store: {error}") from error
 
@@ -115,37 +115,46 @@ class SqliteStore:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """The connection, inside one transaction that holds the write lock: committed, or rolled back on any error."""
         with self._lock:
-            self._patiently("BEGIN IMMEDIATE", (), "written")
+            self._begin()
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise Unavailable(f"the store {self.path!r} cannot be written: {error}") from error
                 raise
+
+    def _begin(self) -> None:
+        """Take the write lock, as soon as other processes let it; raises `Unavailable`.
+
+        SQLite itself would ask for it at growing intervals, up to 100 ms, and nobody stands in line: beside processes
+        that ask without a pause, another one waits for seconds. So here it is asked for at short intervals of chance.
+        """
+        ends_s = time.monotonic() + BUSY_TIMEOUT_S
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            while True:
+                try:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    return
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY:
+                        raise Unavailable(f"the store {self.path!r} cannot be written: {error}") from error
+                    if time.monotonic() > ends_s:
+                        raise Unavailable(f"the store {self.path!r} is locked by another process: {error}") from error
+                time.sleep(random() * LOCK_PAUSE_S)
+        finally:
+            self._connection.execute(_WAIT)
 
     def rows(self, query: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
         """What a query finds, read without taking the write lock."""
-        with self._lock:
-            return self._patiently(query, parameters, "read")
-
-    def _patiently(self, statement: str, parameters: Sequence[object], verb: str) -> list[tuple[object, ...]]:
-        """Execute a statement, as soon as other processes let it, and return its rows; raises `Unavailable`.
-
-        SQLite itself would ask for a lock at growing intervals, up to 100 ms, and nobody stands in line: beside a
-        process whose threads ask without a pause, another one waits for seconds. So it is asked for at short
-        intervals of chance.
-        """
-        ends_s = time.monotonic() + BUSY_TIMEOUT_S
-        while True:
-            try:
-                return self._connection.execute(statement, parameters).fetchall()
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY:
-                    raise Unavailable(f"the store {self.path!r} cannot be {verb}: {error}") from error
-                if time.monotonic() > ends_s:
-                    raise Unavailable(f"the store {self.path!r} is locked by another process: {error}") from error
-            time.sleep(random() * LOCK_PAUSE_S)
+        try:
+            with self._lock:
+                return self._connection.execute(query, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            raise Unavailable(f"the store {self.path!r} cannot be read: {error}") from error
 
     # ---------------------------------------------------------------------------------------------- the port
     def read(

@@ -267,3 +267,32 @@ def test_a_cancel_that_meets_a_log_that_has_grown_meanwhile_still_cancels():
         assert control.cancel(other, run)
         assert stage.view(run)["status"] == "cancelled"
         assert stage.view(run)["steps_done"] == 1
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["in sequence", "beside others"])
+def test_a_run_that_ends_while_it_is_recovered_is_not_due_again(beside, monkeypatch):
+    """Or the sweep would find it at every horizon, for ever."""
+
+    async def work(event, step):
+        if beside:
+            await asyncio.gather(step.sleep("rest", 2 * DAY_S), step.sleep("more", 3 * DAY_S))
+        await step.sleep("alone", 3 * DAY_S)
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        [run] = stage.start("go", None)
+        stage.step()
+        cold = stage.new_engine()
+        monkeypatch.setattr(fanout if beside else cold, "_wake_lanes" if beside else "waits_ms", ends_it(stage, run))
+        cold.handle({"do": "recover", "run": run})
+        assert stage.view(run)["status"] == "cancelled"
+        assert not list(stage.open_heads()), "a run that has ended is due"
+
+
+def ends_it(stage, run):
+    """In the place of what tells the times for which a run waits: meanwhile somebody cancels it."""
+
+    def times(*arguments):
+        control.cancel(stage.engine, run)
+        return [stage.clock.now_ms() + DAY_S * 1000]
+
+    return times

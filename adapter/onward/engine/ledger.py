@@ -148,9 +148,12 @@ class Ledger:
         return fold.head
 
     def move_head(self, fold: Fold, due_ms: int, **fields: object) -> None:
-        """Move the time by which something must have happened. Whoever moved it meanwhile was right as well."""
+        """Move the time by which something must have happened. Whoever moved it meanwhile was right as well; whoever
+        ended the run supersedes this, or the sweep would look after it for ever."""
         head = self.head(fold)
         body = fields_of(head)
+        if body.get("status") in status.ENDED:
+            raise Superseded
         body.update(fields)
         item = self.item(fold.run, HEAD, body, due_ms=due_ms)
         refused = self.store.write([Swap(item, head.token)])

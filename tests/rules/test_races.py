@@ -296,3 +296,23 @@ def ends_it(stage, run):
         return [stage.clock.now_ms() + DAY_S * 1000]
 
     return times
+
+
+def test_a_step_that_kills_its_host_behind_a_sleep_of_no_length_is_blamed_for_it():
+    class Killed(BaseException):
+        pass
+
+    def deadly():
+        raise Killed
+
+    async def work(event, step):
+        await step.sleep("none", 0)
+        await step.run("deadly", deadly, retries=4)
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        [run] = stage.start("go")
+        wake = stage.queue.take()[1]
+        with pytest.raises(Killed):
+            stage.engine.handle(wake, invocation="request-1")
+        control.died(stage.new_engine(), wake, "killed", "request-1")
+        assert stage.view(run)["deaths"] == 1

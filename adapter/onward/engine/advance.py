@@ -229,7 +229,9 @@ class Invocation:
         until_ms = self.fold.slept.get(wanted.key)
         if until_ms is None:
             until_ms = ends_ms(wanted, now_ms)
-            self._append(self._outcome(wanted, status.SLEPT, 1, until=until_ms))
+            over = self.elapsed(until_ms)  # then this invocation goes on to the next step, and may die in it
+            named = {"i": self.invocation} if over and self.invocation else {}
+            self._append(self._outcome(wanted, status.SLEPT, 1, until=until_ms, **named))
         if not self.elapsed(until_ms):
             self._leave_until(until_ms)
 

@@ -14,6 +14,8 @@ fails, in every way that AWS says it may, as the seed decides.
     programs.py    generated workflows, and a model in plain Python that says what they come to
     invariants.py  what must be true, numbered, asserted after every tick
     story.py       one seed, from its events to its end
+    stage.py       a calm world in which one task is held at one of its requests
+    zombies.py     an invocation that comes back when its run went on without it
     shrink.py      makes a failing story small
     __main__.py    `make sim`
 """

@@ -121,6 +121,8 @@ class Function:
         self.note = note
         self.idle: list[Sandbox] = []
         self.running: dict[Task, Invocation] = {}
+        self.spared: Task | None = None  # it stands, frozen, and is not killed at its deadline
+        self.zombies: dict[Task, Invocation] = {}  # given up by Lambda, and alive all the same
         self.invocations = 0
         self.cold_starts = 0
         self.deaths = 0
@@ -247,10 +249,16 @@ class Function:
             invocation.answer = sandbox.door.handle(payload, _context(self.world, invocation))
 
         def done(error: BaseException | None) -> None:
+            if self.zombies.pop(task, None) is not None:
+                self.idle.append(sandbox)  # with all that it remembers
+                return
             del self.running[task]
             if isinstance(error, Killed):
                 self.deaths += 1
-                sandbox.close()
+                if task is self.spared:
+                    self.zombies[task] = invocation
+                else:
+                    sandbox.close()
                 kind = "Sandbox.Timedout" if invocation.deadline_passed else "Runtime.ExitError"
                 told: dict[str, Any] | None = {"errorType": kind, "errorMessage": "the process is gone"}
             else:
@@ -271,7 +279,10 @@ class Function:
         def deadline() -> None:
             if task in self.running:
                 invocation.deadline_passed = True
-                task.kill()
+                if task is self.spared:
+                    done(Killed())
+                else:
+                    task.kill()
 
         self.world.at(invocation.ends_ms, deadline)
         return invocation
@@ -279,10 +290,10 @@ class Function:
     def invocation(self) -> Invocation | None:
         """The one that the current task performs."""
         task = self.world.current()
-        return None if task is None else self.running.get(task)
+        return None if task is None else self.running.get(task) or self.zombies.get(task)
 
     def close(self) -> None:
-        for task in list(self.running):
+        for task in [*self.running, *self.zombies]:
             self.chance.calm = True
             with contextlib.suppress(Exception):
                 task.kill()

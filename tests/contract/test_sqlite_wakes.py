@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from onward.local.store import SqliteStore
-from onward.local.wakes import SqliteWakes, process_lives, this_process
+from onward.local.wakes import LOOK_S, SqliteWakes, process_lives, this_process
 from onward.testing import FakeClock
 
 
@@ -48,6 +49,7 @@ def test_a_wake_of_a_dead_process_is_handed_out_with_word_of_its_death(wakes):
         assert wakes.claim(this_process()) is None
         process.kill()
     assert not process_lives(owner)
+    time.sleep(LOOK_S)  # as long as a living process is taken to live on
     again = wakes.claim(this_process())
     assert again.wake == {"do": "advance", "run": "r1"} and again.died
 

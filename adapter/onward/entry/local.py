@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -170,10 +170,21 @@ class Local:
     def _handle(self, claim: Claim) -> None:
         if claim.died:
             run = claim.wake.get("run", "")
-            alone = not self.wakes.has(run, but=claim.id)
-            died(self.engine, claim.wake, "its process was killed", look_again_ms=0 if alone else None)
+            carried = self._is_carried(run, but=claim.id)
+            died(self.engine, claim.wake, "its process was killed", look_again_ms=None if carried else 0)
         else:
             self.engine.handle(claim.wake)
+
+    def _is_carried(self, run: str, but: int | None = None) -> bool:
+        """Whether there is a wake, other than the one of that id, that carries this run on. One that expects a shorter
+        log does not: deaths leave such behind, to look again later."""
+        wakes = self.wakes.of(run, but)
+        fold = self.engine.ledger.load(run) if wakes else None
+        if fold is None:
+            return bool(wakes)
+        self.engine.ledger.keep(fold)
+        stale = [wake for wake in wakes if wake.get("do") == "advance" and _seq(wake) < fold.next_seq]
+        return len(stale) < len(wakes)
 
     @contextlib.contextmanager
     def workers(self, count: int) -> Iterator[Callable[[float], None]]:
@@ -235,5 +246,11 @@ class Local:
     def resume_each(self, runs: list[str]) -> None:
         """Make sure that each of these runs has a wake. One whose wake a living process holds is left to it."""
         for run in runs:
-            if not self.wakes.has(run):
+            if not self._is_carried(run):
                 self.engine.send({"do": "recover", "run": run})
+
+
+def _seq(wake: Mapping[str, object]) -> int:
+    """The length of the log that a wake expects; what somebody else wrote expects none."""
+    seq = wake.get("seq")
+    return seq if isinstance(seq, int) else 0

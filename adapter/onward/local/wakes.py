@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from .store import SqliteStore
 
 REACH_MS = 15 * 60 * 1000  # as on AWS, so that what is further away takes the same path there and here
 
+LOOK_S = 0.2  # how long a process that lived is taken to live on
+MAX_DEAD = 100  # owners in one query; those beyond have their turn when these have no wakes any more
 MAX_PID_DIGITS = 9
+_OWNERS = "SELECT DISTINCT owner FROM wakes WHERE owner IS NOT NULL"
 NOBODY = "nobody"  # the owner of what an abandoned invocation held; no process is called so
 
 
@@ -41,6 +45,9 @@ class SqliteWakes:
         self.store = store
         self.clock = clock
         self.reach_ms = reach_ms
+        self._dead: list[str] = []
+        self._alive: dict[str, float] = {}  # owners that lived a moment ago, and until when that is believed
+        self._looked_s = 0.0
 
     def send(self, wake: Mapping[str, Any], at_ms: int | None = None) -> None:
         with self.store.transaction() as db:
@@ -51,17 +58,36 @@ class SqliteWakes:
     def claim(self, owner: str) -> Claim | None:
         """The earliest wake whose time has come, and which no living process has."""
         now_ms = self.clock.now_ms()
-        if not self.store.rows("SELECT 1 FROM wakes WHERE at_ms <= ? LIMIT 1", (now_ms,)):
-            return None  # most looks are in vain, and take no lock
-        alive: dict[str, bool] = {}
+        if time.monotonic() - self._looked_s > LOOK_S or not self._free(now_ms):
+            self._looked_s = time.monotonic()
+            self._dead = self._dead_owners()
+            if not self._free(now_ms):
+                return None  # most looks are in vain, and take no lock
         with self.store.transaction() as db:
-            due = db.execute("SELECT id, wake, owner FROM wakes WHERE at_ms <= ? ORDER BY at_ms, id", (now_ms,))
-            for id, wake, holder in due:
-                if holder is not None and alive.setdefault(holder, process_lives(holder)):
-                    continue
+            query, parameters = self._free_query("id, wake, owner", now_ms)
+            for id, wake, holder in db.execute(query, parameters):
                 db.execute("UPDATE wakes SET owner = ? WHERE id = ?", (owner, id))
                 return Claim(id, _read(wake), holder is not None)
         return None
+
+    def _free(self, now_ms: int) -> bool:
+        return bool(self.store.rows(*self._free_query("1", now_ms)))
+
+    def _free_query(self, columns: str, now_ms: int) -> tuple[str, Sequence[object]]:
+        """For the earliest wake whose time has come, and which nobody has, or somebody who is known to be dead."""
+        dead = self._dead[:MAX_DEAD]
+        places = ", ".join("?" * len(dead))
+        where = f"at_ms <= ? AND (owner IS NULL OR owner IN ({places}))"
+        return f"SELECT {columns} FROM wakes WHERE {where} ORDER BY at_ms, id LIMIT 1", (now_ms, *dead)
+
+    def _dead_owners(self) -> list[str]:
+        """Who has wakes and is no more. This asks the operating system, and so is done without the write lock."""
+        owners = [str(owner) for (owner,) in self.store.rows(_OWNERS, ())]
+        now_s = time.monotonic()
+        alive = {owner: until_s for owner, until_s in self._alive.items() if until_s > now_s}
+        alive |= {owner: now_s + LOOK_S for owner in owners if owner not in alive and process_lives(owner)}
+        self._alive = alive
+        return [owner for owner in owners if owner not in alive]
 
     def settle(self, claim: Claim) -> None:
         """The wake was done."""
@@ -85,8 +111,12 @@ class SqliteWakes:
 
     def has(self, run: str, but: int | None = None) -> bool:
         """Whether there is a wake of this run, waiting or held, but for the one of that id."""
+        return bool(self.of(run, but))
+
+    def of(self, run: str, but: int | None = None) -> list[dict[str, Any]]:
+        """The wakes of this run, waiting or held, but for the one of that id."""
         rows = self.store.rows("SELECT wake FROM wakes WHERE id IS NOT ? AND instr(wake, ?)", (but, json.dumps(run)))
-        return any(_read(wake).get("run") == run for (wake,) in rows)
+        return [read for (wake,) in rows if (read := _read(wake)).get("run") == run]
 
     def held(self) -> set[str]:
         """The runs that living processes work on now."""

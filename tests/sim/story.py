@@ -212,7 +212,8 @@ class Story:
         far = any(_longest(program.nodes) * 1000 >= REACH_MS for program in self.programs.values())
         gave_up = told["invocation failed"] + told["message failed"]
         if self.setting.mood < 0 and not far and not gave_up and not self.setting.settings.retries:
-            assert not told["run woken by the sweep"], "a run stood until the sweep found it, and nothing was lost but requests and replies"
+            what = "a run stood until the sweep found it, and nothing was lost but requests and replies"
+            assert not told["run woken by the sweep"], what
 
     # --------------------------------------------------------------------------------------------------- reporting
     def figures(self) -> Counter[str]:

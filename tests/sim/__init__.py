@@ -16,6 +16,8 @@ fails, in every way that AWS says it may, as the seed decides.
     story.py       one seed, from its events to its end
     stage.py       a calm world in which one task is held at one of its requests
     zombies.py     an invocation that comes back when its run went on without it
+    pairs.py       what may come of two things that happen to one run at the same time: a table
+    ring.py        where they happen
     shrink.py      makes a failing story small
     __main__.py    `make sim`
 """

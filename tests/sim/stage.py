@@ -42,17 +42,22 @@ class Place(NamedTuple):
 
 class Lambda(Function):
     """`begins`: told of every invocation, before it does anything. `tells`: whether on-failure records arrive.
-    `favourite`: the sandbox that performs whatever comes, whenever it is idle."""
+    `favourite`: the sandbox that performs whatever comes, whenever it is idle. `furnish`: does something to each new
+    sandbox."""
 
     begins: Callable[[Invocation], None] = staticmethod(lambda invocation: None)
     tells = True
     favourite: Sandbox | None = None
+    furnish: Callable[[Sandbox], None] = staticmethod(lambda sandbox: None)
 
     def _sandbox(self) -> Sandbox:
         if self.favourite is not None and self.favourite in self.idle:
             self.idle.remove(self.favourite)
             return self.favourite
-        return super()._sandbox()
+        sandbox = super()._sandbox()
+        if sandbox.is_cold:
+            self.furnish(sandbox)
+        return sandbox
 
     def _perform(self, id: str, payload: Any, after: Any) -> Invocation:
         invocation = super()._perform(id, payload, after)

@@ -91,7 +91,7 @@ MUTANTS = (
     m("a step is performed where no wake can be blamed for it", "engine/advance.py",
       "        if not self.performs:\n            self._leave_until(None)\n", ""),
     m("nobody is woken after a death between append and wake", "engine/control.py",
-      '        engine.send({"do": "advance", "run": fold.run, "seq": fold.next_seq}, at_ms)\n        return', "        return"),
+      '        engine.send({**go_on, "run": fold.run}, _later_ms(engine, look_again_ms))\n        return', "        return"),
     # once, keys, attempts
     m("a step that may run only once is not noted before it runs", "engine/advance.py",
       "            if wanted.once:\n                self._append(self._outcome(wanted, status.BEGUN, attempts + 1))\n", ""),

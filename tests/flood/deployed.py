@@ -28,9 +28,6 @@ from .witness import VARIABLE
 ROOT = Path(__file__).parents[2]
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
 TABLE = "flood"
-TIMEOUT_S = 15.0
-TICK_S = 5.0
-VISIBILITY_S = 15.0
 FEEDERS = 4
 BATCH = 10
 BUSY_S = 0.02
@@ -59,15 +56,15 @@ def _flood(options: Flood, folder: Path, url: str, store: DynamoStore) -> Told:
         "tests.flood.handler.handler",
         env=env,
         cwd=ROOT,
-        timeout_s=TIMEOUT_S,
+        timeout_s=options.timeout_s,
         concurrency=options.sandboxes,
         maximum_retry_attempts=0,
         on_failure="queue",
         recursive_loop="Allow",
         throttle_backoff_s=None,
-        visibility_timeout_s=VISIBILITY_S,
+        visibility_timeout_s=options.timeout_s,
         max_receive_count=None,
-        tick_s=TICK_S,
+        tick_s=options.tick_s,
         tick_payload={"onward": 1, "do": "sweep"},
         init_s=60.0,
         seed=options.seed,
@@ -139,8 +136,8 @@ class Feeder:
                 refused = self._deliver(waiting)
                 self._told.accepted.extend(n for place, n in waiting.items() if place not in refused)
                 waiting = {place: waiting[place] for place in refused}
-            if self._chance.random() < DUPLICATE:
-                self._deliver({str(n): n for n in batch})
+            if again := {str(n): n for n in batch if self._chance.random() < DUPLICATE}:
+                self._deliver(again)
 
     def _take(self) -> list[int]:
         batch: list[int] = []

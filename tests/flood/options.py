@@ -16,8 +16,9 @@ PROGRESS_S = 5.0
 
 @dataclass(frozen=True)
 class Flood:
-    """`kills`: about how many. `window`: runs open at once; the next event waits. `horizon_s`: after which the sweep
-    looks after a run. A backlog that outlasts the horizon would be taken for lost, and its wakes sent again."""
+    """`kills`: about how many. `window`: runs open at once; the next event waits. `timeout_s`, `tick_s`: of the
+    function, where there is one. `horizon_s`: after which the sweep looks after a run. A backlog that outlasts the
+    horizon would be taken for lost, and its wakes sent again."""
 
     events: int
     sandboxes: int
@@ -25,6 +26,8 @@ class Flood:
     kills: int
     window: int
     horizon_s: float = 30.0
+    timeout_s: float = 15.0
+    tick_s: float = 5.0
     drop: float = 0.005
     duplicate: float = 0.02
     seed: int = 1

@@ -33,7 +33,7 @@ sys.stdin.read()
 """
 OTHERS = 2
 FOR_S = 4.0
-LONGEST_WAIT_S = 0.7  # measured 0.1, and 200 turns; 1.5 to 4.6, and 9 turns, where SQLite itself waits
+TURNS = 25  # at least: measured 200, and 76 on a busy machine; 2 to 9 where SQLite itself waits
 
 
 def test_a_process_gets_its_turn_beside_others_whose_threads_never_pause(tmp_path):
@@ -56,7 +56,7 @@ def test_a_process_gets_its_turn_beside_others_whose_threads_never_pause(tmp_pat
             time.sleep(0.002)  # as long as a worker does something else
     store.close()
     print(f"\n{len(waits_s)} turns in {FOR_S:g} s, the longest wait {max(waits_s):.3f} s")
-    assert max(waits_s) < LONGEST_WAIT_S
+    assert len(waits_s) >= TURNS
 
 
 def test_a_store_that_is_locked_for_long_ends_no_worker_and_loses_no_wake(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from .zombies import (
     THE_END,
     Calm,
     Target,
+    belated,
     calm,
     check_untouched,
     haunt,
@@ -29,8 +30,9 @@ from .zombies import (
 )
 
 FULL = bool(os.environ.get("ONWARD_SIM_FULL"))
-CANCELS = 1 if FULL else 4  # every so many moments and sides somebody cancels
-SWEEPS = 3  # every so many places of a sweep (an odd number, or all would be on one side)
+# Every so many places (an odd number, or all would be on one side): of cancels, of sweeps, and of plans that are wide
+# only here.
+CANCELS = SWEEPS = WIDE = 1 if FULL else 3
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -44,21 +46,21 @@ def told(what: object) -> Iterator[None]:
         raise
 
 
-def in_both_sizes(case: Case, tell: Callable[[Calm], None]) -> None:
+def in_both_sizes(case: Case, tell: Callable[[Calm, int], None]) -> None:
     """With plans as they are, and, where that makes a difference, with the bounds of wide plans so small that these
-    are some."""
+    are some. `tell` is given what the case does, and that every so many places are enough."""
     few = calm(case)
-    tell(few)
+    tell(few, 1)
     with small_plans():
         wide = calm(case)
         if wide.requests != few.requests:
-            tell(wide)
+            tell(wide, WIDE)
 
 
 @each_case
 def test_an_invocation_that_comes_back_late_changes_nothing(case: Case) -> None:
-    def tell(before: Calm) -> None:
-        for target in targets(before, FULL):
+    def tell(before: Calm, every: int) -> None:
+        for target in islice(targets(before, FULL, turn=CASES.index(case)), 0, None, every):
             with told(target):
                 haunt(case, target, before)
 
@@ -69,7 +71,7 @@ def test_an_invocation_that_comes_back_late_changes_nothing(case: Case) -> None:
 def test_a_sweep_that_comes_back_late_changes_nothing(case: Case) -> None:
     """A wake is lost, so that there is something to sweep; the sweep is frozen, or who recovers the run for it."""
 
-    def tell(before: Calm) -> None:
+    def tell(before: Calm, every: int) -> None:
         found = {lost: calm(case, lost) for lost in range(1, before.sent + 1)}
         # The run may well end without the wake of somebody who lost a race, and then there is nothing to sweep.
         missed = [lost for lost, swept in found.items() if any(map(is_sweep, swept.payloads))]
@@ -77,7 +79,7 @@ def test_a_sweep_that_comes_back_late_changes_nothing(case: Case) -> None:
         for lost in missed if FULL else [missed[len(missed) // 2]]:
             swept = found[lost]
             places = targets(swept, FULL, is_sweep, turn=CASES.index(case))
-            for target in islice(places, 0, None, 1 if FULL else SWEEPS):
+            for target in islice(places, 0, None, SWEEPS):
                 with told(f"{target}; wake {lost} was lost"):
                     haunt(case, target, swept, lost)
 
@@ -88,7 +90,7 @@ def test_a_sweep_that_comes_back_late_changes_nothing(case: Case) -> None:
 def test_a_cancel_that_comes_back_late_changes_nothing(case: Case) -> None:
     turn = count(CASES.index(case))
 
-    def tell(before: Calm) -> None:
+    def tell(before: Calm, every: int) -> None:
         for moment in range(2, len(before.payloads) + 1):  # before that there is nothing to cancel
             for request in count(1):
                 places = [Place(request, side) for side in SIDES if next(turn) % CANCELS == 0 or request == 1]
@@ -103,11 +105,21 @@ def test_a_cancel_that_comes_back_late_changes_nothing(case: Case) -> None:
 
 @each_case
 def test_a_sandbox_that_remembers_an_old_log_goes_on_with_the_new_one(case: Case) -> None:
-    def tell(before: Calm) -> None:
+    def tell(before: Calm, every: int) -> None:
         for number in range(1, len(before.payloads) + 1):
             for until in (NEXT_STEP, THE_END):
                 with told(f"the sandbox of invocation {number}, until {until}"):
                     remember(case, before, number, until)
+
+    in_both_sizes(case, tell)
+
+
+@each_case
+def test_a_wake_that_arrives_when_its_run_has_ended_changes_nothing(case: Case) -> None:
+    def tell(before: Calm, every: int) -> None:
+        for number in range(1, before.sent + 1):
+            with told(f"wake {number}"):
+                belated(case, before, number)
 
     in_both_sizes(case, tell)
 

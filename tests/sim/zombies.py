@@ -343,3 +343,19 @@ def remember(case: Case, before: Calm, number: int, until: str) -> None:
         stage.check_outcome()
         check_untouched(items, stage.items(), is_cancelled=True)
         assert stage.effects.counts.total() == performed, "a run that had ended was gone on with"
+
+
+def belated(case: Case, before: Calm, number: int) -> None:
+    """That wake is on its way until the run has ended without it, and then it arrives."""
+    stage = CaseStage(case, lost=number)
+    with stage.open():
+        stage.begin()
+        stage.end()
+        items, performed = stage.items(), stage.effects.counts.total()
+        stage.function.accept(stage.sent[number - 1], "own")
+        stage.settle()
+        stage.invariants.at_the_end()
+        stage.check_outcome()
+        stage.check_performances(before.effects)
+        check_untouched(items, stage.items(), is_cancelled=True)
+        assert stage.effects.counts.total() == performed, "a run that had ended was gone on with"

@@ -8,7 +8,7 @@ blindly: an item is put where none is, or swapped for the one that the caller sa
 fresh token of its writer. So a reply that was lost after its write was applied is recognised (the item that
 stands in the way carries the writer's own token), and never read as a lost race.
 
-On the hot path this module is imported for its values (`Item`, `Put`, `Swap`) only.
+On the hot path this module is imported for its values (`Item`, `Put`, `Swap`) and the size of an item only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ else:
 
 MAX_ITEM_BYTES = 409_600  # DynamoDB's own limit, kept by every store: local equals deployed
 MAX_WRITES = 100  # items in one transaction, DynamoDB's limit
+MAX_WRITE_BYTES = 4 * 1024 * 1024  # of all of them
 
 
 class Item:
@@ -63,6 +64,26 @@ class Item:
         return (
             f"Item({self.partition!r}, {self.sort!r}, {self.token!r}, {self.body!r}, {self.value!r}, {self.due_ms!r})"
         )
+
+
+def item_bytes(item: Item) -> int:
+    """The size of an item by DynamoDB's rule: names and strings as UTF-8, a number by its pairs of digits."""
+    size = len("pksktb") + sum(
+        len(text) if text.isascii() else len(text.encode("utf-8"))
+        for text in (item.partition, item.sort, item.token, item.body, item.value or "")
+    )
+    if item.value is not None:
+        size += len("v")
+    if item.due_ms is not None:
+        size += len("due") + _number_bytes(item.due_ms) + len("shard") + 1
+    return size
+
+
+def _number_bytes(number: int) -> int:
+    digits = str(abs(number))
+    significant = digits.rstrip("0")
+    kept = len(significant) + (len(digits) - len(significant)) % 2  # pairs of digits, aligned at the point
+    return (kept + 1) // 2 + (2 if number < 0 else 1)
 
 
 class Put:
@@ -116,7 +137,8 @@ class Store(Protocol):
         for each item; not a snapshot over several. Any number of keys; no key twice."""
 
     def write(self, writes: Sequence[Put | Swap]) -> Refused | None:
-        """All of 1 to 100 writes or none of them, atomically; no key twice. None when they are applied.
+        """All of 1 to 100 writes, of 4 MB together, or none of them, atomically; no key twice. None when they are
+        applied.
 
         A write that was applied although its reply was lost counts as applied: the store retries, and knows its
         own token again. A race with another writer is either won (None) or `Refused`; it is never both, and of

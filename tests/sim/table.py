@@ -17,7 +17,11 @@ Key = tuple[str, str]
 PAGE_BYTES = 1024 * 1024
 MAX_ITEM_BYTES = 409_600
 MAX_TRANSACTION = 100
+MAX_TRANSACTION_BYTES = 4 * 1024 * 1024
 MAX_BATCH = 100
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+MAX_KEY_BYTES = {"pk": 2048, "sk": 1024}
+INDEXED = ("pk", "sk", "shard", "due")  # what the index keeps of an item
 TOKEN_MS = 10 * 60 * 1000  # for which a client request token is known
 FREE, SAME = "attribute_not_exists(pk)", "t = :expected"
 
@@ -36,8 +40,25 @@ class Change(NamedTuple):
     after: Attributes
 
 
+class Replay(NamedTuple):
+    """A transaction that was applied, for whoever repeats it: until when it is known (epoch milliseconds), what was
+    asked, and what a repetition costs."""
+
+    until_ms: int
+    asked: Any
+    units: float
+
+
 class Invalid(Exception):
-    """DynamoDB refuses the request."""
+    """DynamoDB refuses the request. `code`: the error's name."""
+
+    def __init__(self, message: str, code: str = "ValidationException") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class KeyTooLong(Invalid):
+    """What DynamoDB finds out last: a transaction with such a key is cancelled, not refused."""
 
 
 class Table:
@@ -54,7 +75,7 @@ class Table:
         self.index: dict[Key, tuple[str, int]] = {}
         self.charged = 0.0
         self._sorts: dict[str, list[str]] = {}
-        self._tokens: dict[str, int] = {}
+        self._tokens: dict[str, Replay] = {}
         self._now_ms = now_ms
         self._lag_ms = lag_ms
         self._later = later
@@ -65,7 +86,7 @@ class Table:
         try:
             answer: Answer = _OPERATIONS[operation](self, request)
         except Invalid as refused:
-            answer = Answer(400, {"__type": "x#ValidationException", "message": str(refused)}, 0.0)
+            answer = Answer(400, {"__type": f"x#{refused.code}", "message": str(refused)}, 0.0)
         self.charged += answer.units
         if answer.status == 200 and request.get("ReturnConsumedCapacity") == "TOTAL":
             several = operation in ("BatchGetItem", "TransactWriteItems")
@@ -79,18 +100,26 @@ class Table:
 
     # ------------------------------------------------------------------------------------------------- reading
     def _get_item(self, request: Mapping[str, Any]) -> Answer:
-        found = self.items.get(_key(request["Key"]))
+        found = self.items.get(_checked_key(request["Key"]))
         units = _read_units(_size(found) if found else 0, bool(request.get("ConsistentRead")))
         return Answer(200, {"Item": found} if found else {}, units)
 
     def _batch_get(self, request: Mapping[str, Any]) -> Answer:
         [(table, wanted)] = request["RequestItems"].items()
-        keys = [_key(key) for key in wanted["Keys"]]
-        if len(keys) > MAX_BATCH or len(set(keys)) < len(keys):
+        keys = [_checked_key(key) for key in wanted["Keys"]]
+        if not 1 <= len(keys) <= MAX_BATCH or len(set(keys)) < len(keys):
             raise Invalid("Too many items requested for the BatchGetItem call, or a key twice")
-        strong = bool(wanted.get("ConsistentRead"))
-        units = sum(_read_units(_size(self.items[key]) if key in self.items else 0, strong) for key in keys)
-        found = [self.items[key] for key in keys if key in self.items]
+        found: list[Attributes] = []
+        units, size = 0.0, 0
+        for place, key in enumerate(keys):
+            item = self.items.get(key)
+            item_size = _size(item) if item else 0
+            size += item_size
+            if size > MAX_BATCH_BYTES:
+                left = {table: {**wanted, "Keys": wanted["Keys"][place:]}}
+                return Answer(200, {"Responses": {table: found}, "UnprocessedKeys": left}, units)
+            units += _read_units(item_size, bool(wanted.get("ConsistentRead")))
+            found += [item] if item else []
         return Answer(200, {"Responses": {table: found}, "UnprocessedKeys": {}}, units)
 
     def _query(self, request: Mapping[str, Any]) -> Answer:
@@ -101,23 +130,34 @@ class Table:
                 for due, pk, sk, shard in sorted((due, pk, sk, shard) for (pk, sk), (shard, due) in self.index.items())
                 if shard == values[":s"]["S"] and due <= int(values[":d"]["N"])
             ]
-            return self._page(entries, request, 0.5)
+            return self._page(entries, request, 0.5, lambda entry: (int(entry["due"]["N"]), *_key(entry)))
         condition, pk = request["KeyConditionExpression"], values[":p"]["S"]
         sorts = self._sorts.get(pk, [])
         if condition == "pk = :p AND sk BETWEEN :a AND :z":
+            if values[":a"]["S"] > values[":z"]["S"]:
+                raise Invalid("The BETWEEN operator requires upper bound to be greater than or equal to lower bound")
             sorts = sorts[bisect_left(sorts, values[":a"]["S"]) :]
         elif condition != "pk = :p AND sk <= :z":
             raise Invalid(f"the simulated table does not know the condition {condition}")
         entries = [self.items[pk, sk] for sk in sorts if sk <= values[":z"]["S"]]
-        return self._page(entries, request, 1.0 if request.get("ConsistentRead") else 0.5)
+        return self._page(entries, request, 1.0 if request.get("ConsistentRead") else 0.5, _key)
 
-    def _page(self, entries: list[Attributes], request: Mapping[str, Any], rate: float) -> Answer:
-        if request.get("ScanIndexForward") is False:
-            entries = entries[::-1]
+    def _page(
+        self,
+        entries: list[Attributes],
+        request: Mapping[str, Any],
+        rate: float,
+        place: Callable[[Attributes], tuple[Any, ...]],
+    ) -> Answer:
+        """The entries from the start on, as many as fit. `place`: by what they are in order. The item over which a page
+        becomes larger than a megabyte still belongs to it."""
+        backwards = request.get("ScanIndexForward") is False
         start = request.get("ExclusiveStartKey")
-        if start:
-            keys = [_key(entry) for entry in entries]
-            entries = entries[keys.index(_key(start)) + 1 :] if _key(start) in keys else []
+        if start:  # what stood there may be gone by now
+            at = place(start)
+            entries = [entry for entry in entries if (place(entry) < at if backwards else place(entry) > at)]
+        if backwards:
+            entries = entries[::-1]
         page: list[Attributes] = []
         size = 0
         for entry in entries:
@@ -128,8 +168,8 @@ class Table:
         body: dict[str, Any] = {"Items": page, "Count": len(page)}
         stopped = len(page) < len(entries) or len(page) == request.get("Limit")
         if page and stopped:
-            names = ("pk", "sk", "shard", "due") if "IndexName" in request else ("pk", "sk")
-            body["LastEvaluatedKey"] = {name: page[-1][name] for name in names if name in page[-1]}
+            names = INDEXED if "IndexName" in request else ("pk", "sk")
+            body["LastEvaluatedKey"] = {name: page[-1][name] for name in names}
         return Answer(200, body, max(1, -(-size // 4096)) * rate)
 
     # ------------------------------------------------------------------------------------------------- writing
@@ -147,52 +187,69 @@ class Table:
         expression = request["UpdateExpression"]
         if not expression.startswith("ADD "):
             raise Invalid(f"the simulated table does not know the update {expression}")
-        after = dict(self.items.get(_key(request["Key"])) or request["Key"])
+        key = _checked_key(request["Key"])
+        after = dict(self.items.get(key) or request["Key"])
         for part in expression.removeprefix("ADD ").split(", "):
             name, value = part.split(" ")
             members = set(after.get(names[name], {}).get("SS", ())) | set(values[value]["SS"])
             after[names[name]] = {"SS": sorted(members)}
         if _size(after) > MAX_ITEM_BYTES:
             raise Invalid("Item size to update has exceeded the maximum allowed size")
-        units = self._store(_key(request["Key"]), after)
+        units = self._store(key, after)
         return Answer(200, {"Attributes": after}, units)
 
     def _transact(self, request: Mapping[str, Any]) -> Answer:
         now_ms = self._now_ms()
         token = request["ClientRequestToken"]
         puts = [entry["Put"] for entry in request["TransactItems"]]
-        if self._tokens.get(token, 0) > now_ms:
-            return Answer(200, {}, 2.0 * sum(_read_units(_size(put["Item"]), True) for put in puts))
-        keys = [self._checked(put) for put in puts]
-        if not 1 <= len(puts) <= MAX_TRANSACTION or len({key for key, _ in keys}) < len(keys):
-            raise Invalid("Transaction request cannot include multiple operations on one item, nor over 100")
-        reasons: list[dict[str, Any]] = []
-        for put, (_, standing) in zip(puts, keys, strict=True):
-            failed = not _holds(put, standing)
-            reasons.append({"Code": "ConditionalCheckFailed" if failed else "None"})
-            if failed and standing is not None:
-                reasons[-1]["Item"] = standing
+        if not 1 <= len(puts) <= MAX_TRANSACTION:
+            raise Invalid(f"Member must have length between 1 and {MAX_TRANSACTION}")
+        known = self._tokens.get(token)
+        if known is not None and known.until_ms > now_ms:
+            if known.asked != request["TransactItems"]:
+                raise Invalid("the token was used for another request", "IdempotentParameterMismatchException")
+            return Answer(200, {}, known.units)
+        reasons = [self._reason(put) for put in puts]
+        if len({_key(put["Item"]) for put in puts}) < len(puts):
+            raise Invalid("Transaction request cannot include multiple operations on one item")
+        if sum(_size(put["Item"]) for put in puts) > MAX_TRANSACTION_BYTES:
+            raise Invalid("the aggregate size of the items in the transaction exceeds the 4MB limit")
         if any(reason["Code"] != "None" for reason in reasons):
             body = {"__type": "x#TransactionCanceledException", "message": "cancelled", "CancellationReasons": reasons}
             return Answer(400, body, 2.0 * sum(_write_units(_size(put["Item"])) for put in puts))
-        self._tokens[token] = now_ms + TOKEN_MS
+        sizes = [max(_size(self.items.get(_key(put["Item"]), {})), _size(put["Item"])) for put in puts]
+        self._tokens[token] = Replay(
+            now_ms + TOKEN_MS, request["TransactItems"], 2.0 * sum(_read_units(size, True) for size in sizes)
+        )
         return Answer(200, {}, sum(self._store(_key(put["Item"]), dict(put["Item"]), 2) for put in puts))
+
+    def _reason(self, put: Mapping[str, Any]) -> dict[str, Any]:
+        """What one write has against its transaction."""
+        try:
+            _, standing = self._checked(put)
+        except KeyTooLong as refused:
+            return {"Code": "ValidationError", "Message": str(refused)}
+        if _holds(put, standing):
+            return {"Code": "None"}
+        shown = {} if standing is None else {"Item": standing}
+        return {"Code": "ConditionalCheckFailed", "Message": "The conditional request failed", **shown}
 
     def _checked(self, put: Mapping[str, Any]) -> tuple[Key, Attributes | None]:
         if _size(put["Item"]) > MAX_ITEM_BYTES:
             raise Invalid("Item size has exceeded the maximum allowed size")
-        key = _key(put["Item"])
+        key = _checked_key(put["Item"])
         return key, self.items.get(key)
 
     def _store(self, key: Key, after: Attributes, rate: int = 1) -> float:
-        """Write; the units that it costs, the index included."""
+        """Write; the units that it costs, the index included. What leaves the index is written there, and what comes
+        into it; neither costs more in a transaction."""
         before = self.items.get(key)
         self.items[key] = after
         if before is None:
             insort(self._sorts.setdefault(key[0], []), key[1])
-        indexed = 0
+        indexed = 0.0
         if (before or {}).get("due") != after.get("due"):
-            indexed = bool(before and "due" in before) + ("due" in after)
+            indexed = sum(_write_units(_size(_entry(one))) for one in (before or {}, after) if "due" in one)
             entry = (after["shard"]["S"], int(after["due"]["N"])) if "due" in after else None
             lag_ms = self._lag_ms()
             if lag_ms and self._later is not None:
@@ -200,7 +257,7 @@ class Table:
             else:
                 self._to_index(key, entry)
         self.changed(Change(key, before, after))
-        return rate * _write_units(max(_size(before) if before else 0, _size(after))) + rate * indexed
+        return rate * _write_units(max(_size(before) if before else 0, _size(after))) + indexed
 
     def _to_index(self, key: Key, entry: tuple[str, int] | None) -> None:
         if entry is None:
@@ -223,6 +280,21 @@ def _key(attributes: Mapping[str, Any]) -> Key:
     return attributes["pk"]["S"], attributes["sk"]["S"]
 
 
+def _checked_key(attributes: Mapping[str, Any]) -> Key:
+    """The key, if DynamoDB would have it."""
+    for name, most in MAX_KEY_BYTES.items():
+        if not attributes[name]["S"]:
+            raise Invalid(f"The AttributeValue for a key attribute cannot contain an empty string value. Key: {name}")
+        if len(attributes[name]["S"].encode()) > most:
+            raise KeyTooLong(f"the key {name} has exceeded the size limit of {most} bytes")
+    return _key(attributes)
+
+
+def _entry(attributes: Attributes) -> Attributes:
+    """What the index keeps of an item."""
+    return {name: attributes[name] for name in INDEXED}
+
+
 def _holds(put: Mapping[str, Any], standing: Attributes | None) -> bool:
     condition = put.get("ConditionExpression")
     if condition == FREE:
@@ -235,7 +307,8 @@ def _holds(put: Mapping[str, Any], standing: Attributes | None) -> bool:
 
 
 def _size(attributes: Mapping[str, Any]) -> int:
-    """By DynamoDB's rule: names and strings as UTF-8, numbers by pairs of digits and one."""
+    """By DynamoDB's rule: names and strings as UTF-8, a number by its significant digits, two to a byte, and
+    one, and one more below zero."""
     size = 0
     for name, typed in attributes.items():
         [(kind, value)] = typed.items()
@@ -243,7 +316,7 @@ def _size(attributes: Mapping[str, Any]) -> int:
         if kind == "S":
             size += len(value.encode())
         elif kind == "N":
-            size += (len(value.rstrip("0")) + 1) // 2 + 1
+            size += (len(value.lstrip("-").rstrip("0")) + 1) // 2 + 1 + value.startswith("-")
         else:
             size += sum(len(member.encode()) for member in value)
     return size

@@ -37,7 +37,7 @@ import zlib
 
 from onward.aws.failures import THROTTLED, AwsError, translate, unavailable
 from onward.core.errors import ItemTooLarge, RequestRefused
-from onward.ports import MAX_ITEM_BYTES, Item, Put, Refused
+from onward.ports import MAX_ITEM_BYTES, MAX_WRITE_BYTES, Item, Put, Refused, item_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -222,6 +222,12 @@ class DynamoStore:
         raise unavailable("dynamodb", "PutItem", "another transaction held the item", CONFLICT_ATTEMPTS)
 
     def _write_all(self, writes: Sequence[Put | Swap], puts: list[dict[str, Any]]) -> Refused | None:
+        size_bytes = sum(item_bytes(write.item) for write in writes)
+        if size_bytes > MAX_WRITE_BYTES:
+            raise ItemTooLarge(
+                f"{len(writes)} items have {size_bytes:,} bytes, and DynamoDB allows {MAX_WRITE_BYTES:,} in one write. "
+                "Let large values spill to S3."
+            )
         request = {
             "TransactItems": [{"Put": {"TableName": self.table, **put}} for put in puts],
             "ClientRequestToken": os.urandom(18).hex(),
@@ -320,23 +326,3 @@ def _sets(fields: dict[str, Any]) -> dict[str, frozenset[str]]:
 def shard_of(partition: str) -> str:
     """The shard of the due index in which the items of a partition stand; the same for ever."""
     return str(zlib.crc32(partition.encode("utf-8")) % DUE_SHARDS)
-
-
-def item_bytes(item: Item) -> int:
-    """The size of an item by DynamoDB's rule: names and strings as UTF-8, a number by its pairs of digits."""
-    size = len("pksktb") + sum(
-        len(text) if text.isascii() else len(text.encode("utf-8"))
-        for text in (item.partition, item.sort, item.token, item.body, item.value or "")
-    )
-    if item.value is not None:
-        size += len("v")
-    if item.due_ms is not None:
-        size += len("due") + _number_bytes(item.due_ms) + len("shard") + 1
-    return size
-
-
-def _number_bytes(number: int) -> int:
-    digits = str(abs(number))
-    significant = digits.rstrip("0")
-    kept = len(significant) + (len(digits) - len(significant)) % 2  # pairs of digits, aligned at the point
-    return (kept + 1) // 2 + (2 if number < 0 else 1)

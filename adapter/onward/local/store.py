@@ -17,7 +17,7 @@ from random import random
 
 from ..core.errors import ItemTooLarge, LayoutMismatch, Misconfigured, Unavailable
 from ..core.log import LAYOUT
-from ..ports import MAX_ITEM_BYTES, MAX_WRITES, Item, Put, Refused, Swap
+from ..ports import MAX_ITEM_BYTES, MAX_WRITE_BYTES, MAX_WRITES, Item, Put, Refused, Swap, item_bytes
 
 APPLICATION_ID = 0x4F4E5744  # "ONWD": tells a store of ours from any other SQLite file
 BUSY_TIMEOUT_S = 30.0
@@ -175,8 +175,7 @@ class SqliteStore:
     def write(self, writes: Sequence[Put | Swap]) -> Refused | None:
         if not 1 <= len(writes) <= MAX_WRITES:
             raise ValueError(f"1 to {MAX_WRITES} writes at once, not {len(writes)}")
-        for write in writes:
-            _check_size(write.item)
+        _check_sizes([write.item for write in writes])
         with self.transaction() as db:
             standing = [self._standing(db, write) for write in writes]
             if any(refused for refused, _ in standing):
@@ -228,8 +227,12 @@ def _milliseconds(number: object) -> int:
     return number if isinstance(number, int) else round(float(str(number)))
 
 
-def _check_size(item: Item) -> None:
-    """DynamoDB's limit, roughly by DynamoDB's measure: the bytes of all names and values."""
-    size = sum(len(text.encode()) for text in (item.partition, item.sort, item.token, item.body, item.value or ""))
-    if size + 16 > MAX_ITEM_BYTES:
-        raise ItemTooLarge(f"an item of {size:,} bytes is over the {MAX_ITEM_BYTES:,} that a table's item may have")
+def _check_sizes(items: Sequence[Item]) -> None:
+    """DynamoDB's limits, by DynamoDB's measure: what is written on a laptop can be written when it is deployed."""
+    sizes = [item_bytes(item) for item in items]
+    if max(sizes) > MAX_ITEM_BYTES:
+        raise ItemTooLarge(
+            f"an item of {max(sizes):,} bytes is over the {MAX_ITEM_BYTES:,} that a table's item may have"
+        )
+    if sum(sizes) > MAX_WRITE_BYTES:
+        raise ItemTooLarge(f"{len(items)} items of {sum(sizes):,} bytes are over the {MAX_WRITE_BYTES:,} of one write")

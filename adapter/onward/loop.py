@@ -155,6 +155,8 @@ def run(workflow: str, start: Callable[[Standing], Coroutine[Any, Any, Any]], re
         while True:
             loop.run_until_idle(standing.awaited)
             if task.done():
+                if replay.left and not task.cancelled() and _has_signal(task.exception()):
+                    raise Leave  # out of a task group, which collects it from its tasks
                 return task.result()
             if loop.limited():
                 raise limits_what_is_left(workflow)
@@ -184,6 +186,12 @@ def _is_signal(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_signal, error.exceptions))
     return isinstance(error, Leave | asyncio.CancelledError)
+
+
+def _has_signal(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_has_signal, error.exceptions))
+    return isinstance(error, Leave)
 
 
 def _cancel_rest(loop: Loop) -> None:

@@ -285,3 +285,29 @@ def test_a_step_called_behind_a_swallowed_signal_is_not_performed_then():
 
     run = SYNC.go(work)
     assert done == ["a", "b"] and run["result"] == "ok", "the next step raised the signal again, and it passed"
+
+
+@pytest.mark.parametrize("how", ["group", "task"])
+def test_a_result_that_no_longer_fits_fails_the_run_from_within_a_task(how):
+    made, done = [], []
+
+    def make():
+        made.append(1)
+        return "text"
+
+    async def work(event, step):
+        what = int if made else None
+        if how == "group":
+            async with asyncio.TaskGroup() as group:
+                group.create_task(step.run("a", make, output_type=what))
+                group.create_task(step.sleep("nap", 1))
+        else:
+            task = asyncio.create_task(step.run("a", make, output_type=what))
+            await step.run("b", lambda: 1)
+            await step.run("c", done.append, "c")
+            await task
+        return "ok"
+
+    with failed_with(ASYNC.go(work), "NotEncodable") as message:
+        assert "the result of step 'a' in the log does not fit its output_type=" in message
+    assert made == [1] and not done

@@ -279,6 +279,8 @@ class Replay:
         """The workflow stands at these steps; `new` are those that it called since it stood last, in their order.
         Returns the steps that have an outcome now (at least one), or raises `Leave`. Whatever else went wrong is kept
         in `fault`: the workflow's own `except Exception` is for the errors of its steps, and must not see it."""
+        if self.left:
+            raise Leave  # one of its tasks was told so, and nobody awaits that task
         try:
             return self._go_on(pending, new)
         except Leave:

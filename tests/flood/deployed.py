@@ -131,13 +131,15 @@ class Feeder:
             batch = self._take()
             if not batch:
                 return
-            waiting = {str(n): n for n in batch}
-            while waiting and not self.stop:
-                refused = self._deliver(waiting)
-                self._told.accepted.extend(n for place, n in waiting.items() if place not in refused)
-                waiting = {place: waiting[place] for place in refused}
-            if again := {str(n): n for n in batch if self._chance.random() < DUPLICATE}:
-                self._deliver(again)
+            self._deliver_until_taken(batch, self._told.accepted)
+            self._deliver_until_taken([n for n in batch if self._chance.random() < DUPLICATE], [])
+
+    def _deliver_until_taken(self, batch: list[int], taken: list[int]) -> None:
+        waiting = {str(n): n for n in batch}
+        while waiting and not self.stop:
+            refused = self._deliver(waiting)
+            taken.extend(n for place, n in waiting.items() if place not in refused)
+            waiting = {place: waiting[place] for place in refused}
 
     def _take(self) -> list[int]:
         batch: list[int] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from onward.engine.views import unfinished
 from onward.entry.local import Local
 
 from .__main__ import judge, run, table
-from .app import app, event_of, workflow_of
+from .app import FAILS, app, event_of, workflow_of
 from .count import Count, count, event_id
 from .laptop import items_of
 from .options import Flood, Told
@@ -107,7 +108,17 @@ def test_a_wrong_output_is_found(done):
 def test_a_step_without_an_effect_is_found(done):
     accepted, items, effects = done
     run = run_id(workflow_of(3), event_id(3))
-    assert wrongs(accepted, items, Counter(effects) - Counter({(run, "sum"): 1})) == ["effects", "no effect"]
+    assert wrongs(accepted, items, Counter(effects) - Counter({(run, "sum"): 1})) == ["no effect"]
+
+
+def test_an_attempt_that_was_not_recorded_is_found(done):
+    accepted, items, effects = done
+    partition = f"run#{run_id(workflow_of(FAILS), event_id(FAILS))}"
+    altered = [copy(item) for item in items]
+    for item in altered:
+        if item.partition == partition:
+            item.body = item.body.replace('"a":2', '"a":1')
+    assert wrongs(accepted, altered, effects) == ["attempts"]
 
 
 def test_an_effect_that_nothing_explains_is_found(done):

@@ -9,6 +9,7 @@ python -m tests.sim --seed 17 --only kill#3,dropped#1 --keep 0 --cut 4,5    a sh
 from __future__ import annotations
 
 import argparse
+import logging
 import secrets
 import sys
 import time
@@ -25,6 +26,7 @@ SECONDS = 300.0
 
 def main() -> int:
     options = _parser().parse_args()
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what asyncio would say in a process that was killed
     if options.seed is not None:
         return one(options)
     first = secrets.randbelow(1 << 32) if options.first is None else options.first

@@ -33,6 +33,7 @@ NAMES = {
     14: "every performance of a step is given the same input",
     15: "a look of a run's timer is begun once, or timers would multiply",
     16: "where nothing goes wrong, nothing is performed twice",
+    17: "no attempt begins before the time that the failure before it has set",
 }
 OPEN = {
     5: "an event before the deadline is delivered once, never with its timeout (issue 4: wait_for_event)",
@@ -67,6 +68,7 @@ class Run:
         self.head: dict[str, Any] | None = None
         self.due_ms: int | None = None
         self.outcomes: dict[str, dict[str, Any]] = {}
+        self.until_ms: dict[str, tuple[int, int]] = {}  # of a failed step: its attempt, and when the next may begin
         self.kept_at: dict[str, int] = {}  # the tick at which the outcome of a step was written
         self.attempts: set[tuple[str, int, str]] = set()
         self.waits_ms = 0  # the latest time for which it waits or has waited
@@ -147,6 +149,8 @@ class Invariants:
 
     def _step(self, run: Run, body: dict[str, Any], value: str | None) -> None:
         step, kind, attempt = display((body["s"], body["n"])), body["k"], body["a"]
+        if "until" in body:
+            run.until_ms[step] = (attempt, body["until"])
         if kind in OUTCOMES:
             self.hold(3, step not in run.outcomes, f"step {step} of {run.id} has two outcomes")
             run.outcomes[step] = body
@@ -205,6 +209,9 @@ class Invariants:
             self.hold(4, one.number == 1, f"{place} is once=True and was performed again")
         run = self.runs.get(one.run)
         if run is not None:
+            failed, until_ms = run.until_ms.get(one.step, (one.attempt, 0))
+            early_ms = until_ms - 2 * SKEW_MS - self.world.now_ms if failed < one.attempt else 0
+            self.hold(17, early_ms <= 0, f"attempt {one.attempt} of {place} begins {early_ms} ms too early")
             kept = run.kept_at.get(one.step)
             self.hold(3, kept is None or one.began <= kept, f"{place} is performed by who could have seen its outcome")
             if one.wake.get("do") == "advance":

@@ -29,6 +29,7 @@ MANY = Retry(max_attempts=60, base=1.0, cap=20.0)  # more than the faults of a s
 TIMEOUT_S = 5.0
 LARGE_CHARS = 70_000  # over what stands in an item
 FAILURES = ("error", "error", "retry_after", "exit", "slow", "deaf", "dies")
+FAR_S = 1_000  # further than a wake reaches: the sweep comes in between
 MAX_DEPTH = 3
 WIDEST = 12
 
@@ -82,7 +83,7 @@ class Tools:
         if node.takes_ms:
             work(self.function, node.takes_ms)
         if seen.number <= node.fails:
-            self._fail(node.how)
+            self._fail(node.how, seen.number)
         made: dict[str, Any] = {"made": current_step().step, "by": seen.number}
         if node.large:
             made["much"] = f"{seen.run} " * (LARGE_CHARS // 25)
@@ -92,10 +93,10 @@ class Tools:
         await asyncio.sleep(0)
         return self.perform(node, given)
 
-    def _fail(self, how: str) -> None:
+    def _fail(self, how: str, number: int) -> None:
         self.witness.counts[f"step: {how}"] += 1
         if how == "retry_after":
-            raise RetryAfter(7)
+            raise RetryAfter(FAR_S if number == 1 else 7)
         if how == "exit":
             sys.exit("a step that leaves")
         if how in ("slow", "deaf"):

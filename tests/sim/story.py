@@ -209,7 +209,8 @@ class Story:
     def _unswept(self) -> None:
         """What is repeated by the store itself, and comes through in the end, leaves no run to the sweep."""
         told = self.witness.counts
-        far = any(_longest(program.nodes) * 1000 >= REACH_MS for program in self.programs.values())
+        waits = any(_longest(program.nodes) * 1000 >= REACH_MS for program in self.programs.values())
+        far = waits or told["step: retry_after"]
         gave_up = told["invocation failed"] + told["message failed"]
         if self.setting.mood < 0 and not far and not gave_up and not self.setting.settings.retries:
             what = "a run stood until the sweep found it, and nothing was lost but requests and replies"

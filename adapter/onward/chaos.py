@@ -35,9 +35,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .core.errors import InvalidOption, Unavailable
 from .core.log import run_of
+from .ports import key_of
 
 if TYPE_CHECKING:
-    from .ports import Blobs, Clock, Item, Put, Refused, Store, Swap, Wakes
+    from .ports import Blobs, Clock, Item, Refused, Store, Wakes, Write
 
 VARIABLE = "ONWARD_CHAOS"
 DEFAULT = "duplicate=0.1 delay=0.1 drop=0.03 kill=0.03 lose=0.02 throttle=0.02"
@@ -322,8 +323,8 @@ class ChaoticStore:
         run = _run_of(keys[0][0]) if keys else None
         return self._mischief.call("store.get", run, lambda: self._store.get(keys))
 
-    def write(self, writes: Sequence[Put | Swap]) -> Refused | None:
-        run = _run_of(writes[0].item.partition)
+    def write(self, writes: Sequence[Write]) -> Refused | None:
+        run = _run_of(key_of(writes[0])[0])
         return self._mischief.call("store.write", run, lambda: self._store.write(writes))
 
     def mark(self, partition: str, sort: str, adds: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:

@@ -8,7 +8,7 @@ blindly: an item is put where none is, or swapped for the one that the caller sa
 fresh token of its writer. So a reply that was lost after its write was applied is recognised (the item that
 stands in the way carries the writer's own token), and never read as a lost race.
 
-On the hot path this module is imported for its values (`Item`, `Put`, `Swap`) and the size of an item only.
+On the hot path this module is imported for its values (`Item`, `Put`, `Swap`, `Drop`) and the size of an item only.
 """
 
 from __future__ import annotations
@@ -105,6 +105,28 @@ class Swap:
         self.expected = expected
 
 
+class Drop:
+    """Remove the item under these keys; where `expected` is given, only one that carries this token. That nothing is
+    there is no reason to refuse: it may have been dropped before, by a write whose reply was lost."""
+
+    __slots__ = ("expected", "partition", "sort")
+
+    def __init__(self, partition: str, sort: str, expected: str | None = None) -> None:
+        self.partition = partition
+        self.sort = sort
+        self.expected = expected
+
+
+if TYPE_CHECKING:
+    Write = Put | Swap | Drop
+
+
+def key_of(write: Write) -> tuple[str, str]:
+    """The (partition, sort) that it writes to."""
+    place = write if isinstance(write, Drop) else write.item
+    return place.partition, place.sort
+
+
 class Refused:
     """Nothing was written. `standing`: for each write, in order, the item that stood there (None: no item)
     where that write was the reason, and None where it was not."""
@@ -136,7 +158,7 @@ class Store(Protocol):
         """The items under these (partition, sort) keys, in order, None where there is none. Strongly consistent
         for each item; not a snapshot over several. Any number of keys; no key twice."""
 
-    def write(self, writes: Sequence[Put | Swap]) -> Refused | None:
+    def write(self, writes: Sequence[Write]) -> Refused | None:
         """All of 1 to 100 writes, of 4 MB together, or none of them, atomically; no key twice. None when they are
         applied.
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from onward.core.errors import ItemTooLarge
-from onward.ports import MAX_ITEM_BYTES, MAX_WRITE_BYTES, Item, Put, Refused, Swap, item_bytes
+from onward.ports import MAX_ITEM_BYTES, MAX_WRITE_BYTES, Drop, Item, Put, Refused, Swap, item_bytes
 
 
 def item(sort="a", token="t1", body="{}", value=None, due_ms=None, partition="p"):
@@ -244,3 +244,32 @@ def test_hostile_names_are_only_names(store):
     for name in names:
         assert store.write([Put(item(name, partition=f"run#{name}"))]) is None
         assert store.read(f"run#{name}", name, name) == [item(name, partition=f"run#{name}")]
+
+
+def test_what_was_seen_can_be_dropped_and_its_place_is_free_again(store):
+    store.write([Put(item(token="t1", due_ms=5))])
+    assert store.write([Drop("p", "a", "t1")]) is None
+    assert read_all(store) == [] and store.get([("p", "a")]) == [None] and store.due(10, 10) == []
+    assert store.write([Put(item(token="t2"))]) is None
+
+
+def test_what_has_changed_is_not_dropped_and_is_shown(store):
+    store.write([Put(item(token="t1"))])
+    refused = store.write([Drop("p", "a", "t0")])
+    assert refused is not None and refused.standing == (item(token="t1"),)
+    refused = store.write([Put(item("b")), Drop("p", "a", "t0")])
+    assert refused is not None and refused.standing == (None, item(token="t1"))
+    assert read_all(store) == [item(token="t1")]
+
+
+def test_a_drop_may_be_repeated_or_find_nothing(store):
+    assert store.write([Drop("p", "a", "t1")]) is None
+    assert store.write([Drop("p", "a")]) is None
+    assert store.write([Put(item("b")), Drop("p", "a", "t1")]) is None
+    assert [one.sort for one in read_all(store)] == ["b"]
+
+
+def test_a_drop_without_a_token_removes_whatever_is_there(store):
+    store.write([Put(item(token="t1"))])
+    assert store.write([Drop("p", "a"), Put(item("b"))]) is None
+    assert [one.sort for one in read_all(store)] == ["b"]

@@ -17,7 +17,7 @@ from onward.engine.advance import MAX_IN_FLIGHT
 from onward.engine.ledger import Ledger
 from onward.engine.perform import describe
 from onward.local.store import SqliteStore
-from onward.ports import MAX_ITEM_BYTES
+from onward.ports import MAX_ITEM_BYTES, key_of
 from onward.step import MAX_SLEEP_MS
 from onward.testing import Rehearsal
 from onward.testing.rehearsal import FakeClock
@@ -55,7 +55,7 @@ def test_the_keys_of_a_run_hold_no_name_and_are_short() -> None:
 
     class Watched(SqliteStore):
         def write(self, writes: Any) -> Any:
-            keys.extend((write.item.partition, write.item.sort) for write in writes)
+            keys.extend(map(key_of, writes))
             return super().write(writes)
 
     def work(event: Any, step: Any) -> Any:

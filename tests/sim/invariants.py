@@ -104,6 +104,9 @@ class Invariants:
         if not pk.startswith("run#"):
             return
         run = self.runs.setdefault(run_of(pk), Run(run_of(pk)))
+        if change.after is None:
+            self.hold(2, False, f"{sk} of run {run.id} was removed")
+            return
         if sk.startswith("M#"):
             for name, typed in (change.before or {}).items():
                 if "SS" in typed:

@@ -22,7 +22,7 @@ from onward.aws.table import SCHEMA
 from onward.aws.wire import Call as Request
 from onward.aws.wire import Wire
 from onward.core.errors import OnwardError
-from onward.ports import MAX_ITEM_BYTES, Item, Put, Refused, Store, Swap
+from onward.ports import MAX_ITEM_BYTES, Drop, Item, Put, Refused, Store, Swap, key_of
 
 from .chance import Chance
 from .cloud import ENVIRONMENT, Cloud, SimulatedWire
@@ -51,7 +51,8 @@ class Get(NamedTuple):
 
 class Wanted(NamedTuple):
     """One write. `swaps`: "free" (a put), "seen" (a swap for what stands there), "stale" (for what stood there),
-    "other" (for what never did). `room`: None, or the value is made so long that the item has so many bytes less than
+    "other" (for what never did); the same with "drop " before it removes instead, and "drop any" whatever is there.
+    `room`: None, or the value is made so long that the item has so many bytes less than
     it may have.
     """
 
@@ -109,6 +110,7 @@ LONG_PARTITIONS = ("p" * 900, "p" * 2048, "é" * 1024)
 BODIES = ("{}", "", '{"k":"done"}', '{"t":"\\u0000ü🛒"}', "x" * 990, "x" * 4_000)
 VALUES = (None, None, "", "null", '"výsledek 🛒 \\u0000"', "\x00", "y" * 1_000, "y" * 70_000)
 ROOMS = (None,) * 30 + (-1, 0, 1)
+SWAPS = ("free", "seen", "seen", "free", "seen", "stale", "other", "drop seen", "drop stale", "drop other", "drop any")
 TIMES = (None, None, 0, 1, 10, 1_764_547_200_000, 1_764_547_200_001, 1_764_547_260_000, -5, -1_200, 253_402_300_800_000)
 NAMES = ("done", "visible", "", "é", "a b", "#", "m_")
 MEMBERS = ("1", "2", "10", "é", "🛒", "x" * 32, "\x00")
@@ -126,7 +128,7 @@ def sequences(draw: st.DrawFn, rooms: tuple[int | None, ...] = ROOMS) -> Calls:
     keys = st.tuples(some(partitions), some(sorts))
     wanted = st.builds(
         lambda key, *more: Wanted(*key, *more),
-        keys, some(("free", "seen", "seen", "stale", "other")), some(BODIES), some(VALUES), some(TIMES), some(rooms),
+        keys, some(SWAPS), some(BODIES), some(VALUES), some(TIMES), some(rooms),
     )  # fmt: skip
     limits = st.one_of(st.none(), st.integers(0, 7))
     call = st.one_of(
@@ -159,9 +161,9 @@ class Model:
         self._written = 0
         self._stale: dict[tuple[str, str], str] = {}
 
-    def writes(self, call: Write) -> list[Put | Swap]:
+    def writes(self, call: Write) -> list[Put | Swap | Drop]:
         """The writes of a call, each with a fresh token."""
-        made: list[Put | Swap] = []
+        made: list[Put | Swap | Drop] = []
         for one in call.wanted:
             self._written += 1
             key = one.partition, one.sort
@@ -170,7 +172,10 @@ class Model:
                 item.value = ""
                 item.value = "z" * (MAX_ITEM_BYTES - one.room - size_of(item))
             standing = self.items.get(key)
-            if one.swaps == "free":
+            if one.swaps.startswith("drop"):
+                tokens = {"seen": standing and standing.token, "stale": self._stale.get(key), "any": None}
+                made.append(Drop(*key, tokens.get(one.swaps.removeprefix("drop "), "token-of-another")))
+            elif one.swaps == "free":
                 made.append(Put(item))
             elif one.swaps == "seen" and standing is not None:
                 made.append(Swap(item, standing.token))
@@ -180,23 +185,31 @@ class Model:
                 made.append(Swap(item, "token-of-another"))
         return made
 
-    def write(self, writes: Sequence[Put | Swap]) -> tuple[str, Any]:
-        if any(size_of(write.item) > MAX_ITEM_BYTES for write in writes):
+    def write(self, writes: Sequence[Put | Swap | Drop]) -> tuple[str, Any]:
+        if any(size_of(write.item) > MAX_ITEM_BYTES for write in writes if not isinstance(write, Drop)):
             return "raised", "ItemTooLarge"
         standing: list[Item | None] = []
         refused = False
         for write in writes:
-            found = self.items.get((write.item.partition, write.item.sort))
-            free = found is None if isinstance(write, Put) else found is not None and found.token == write.expected
+            found = self.items.get(key_of(write))
+            if isinstance(write, Drop):
+                free = found is None or write.expected in (None, found.token)
+            elif isinstance(write, Put):
+                free = found is None
+            else:
+                free = found is not None and found.token == write.expected
             refused = refused or not free
             standing.append(None if free else found)
         if refused:
             return "refused", tuple(standing)
         for write in writes:
-            key = write.item.partition, write.item.sort
+            key = key_of(write)
             if key in self.items:
                 self._stale[key] = self.items[key].token
-            self.items[key] = write.item
+            if isinstance(write, Drop):
+                self.items.pop(key, None)
+            else:
+                self.items[key] = write.item
         return "returned", None
 
     def read(self, call: Read) -> list[Item]:

@@ -18,6 +18,7 @@ from onward.core.log import LOG_END, log_key, partition_of
 from onward.engine import control
 from onward.engine.views import run_view
 from onward.local.store import SqliteStore
+from onward.ports import Drop, key_of
 
 from .function import SWEEP, Invocation, Sandbox, work
 from .pairs import (
@@ -257,8 +258,14 @@ class HoldingStore:
     def _tell(self, writes: Sequence[Any]) -> None:
         """Tell the invariants of it in the words of the table, and the sweep's schedule what is due."""
         table = self._ring.table
-        for item in [write.item for write in writes]:
-            key = (item.partition, item.sort)
+        for write in writes:
+            key = key_of(write)
+            if isinstance(write, Drop):
+                table.index.pop(key, None)
+                if (before := table.items.pop(key, None)) is not None:
+                    table.changed(Change(key, before, None))
+                continue
+            item = write.item
             after = {"b": {"S": item.body}, **({} if item.value is None else {"v": {"S": item.value}})}
             table.index.pop(key, None)
             if item.due_ms is not None:

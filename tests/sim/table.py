@@ -33,11 +33,11 @@ class Answer(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One item that was written."""
+    """One item that was written, or deleted (`after` is None)."""
 
     key: Key
     before: Attributes | None
-    after: Attributes
+    after: Attributes | None
 
 
 class Replay(NamedTuple):
@@ -173,14 +173,14 @@ class Table:
         return Answer(200, body, max(1, -(-size // 4096)) * rate)
 
     # ------------------------------------------------------------------------------------------------- writing
-    def _put_item(self, request: Mapping[str, Any]) -> Answer:
+    def _write_item(self, request: Mapping[str, Any]) -> Answer:
         key, standing = self._checked(request)
         if not _holds(request, standing):
             body: dict[str, Any] = {"__type": "x#ConditionalCheckFailedException", "message": "The request failed"}
             if standing is not None and request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD":
                 body["Item"] = standing
-            return Answer(400, body, _write_units(_size(standing) if standing else 0))
-        return Answer(200, {}, self._store(key, dict(request["Item"])))
+            return Answer(400, body, _write_units(_size(standing or {})))
+        return Answer(200, {}, self._store(key, _after(request)))
 
     def _update_item(self, request: Mapping[str, Any]) -> Answer:
         names, values = request["ExpressionAttributeNames"], request["ExpressionAttributeValues"]
@@ -201,63 +201,67 @@ class Table:
     def _transact(self, request: Mapping[str, Any]) -> Answer:
         now_ms = self._now_ms()
         token = request["ClientRequestToken"]
-        puts = [entry["Put"] for entry in request["TransactItems"]]
-        if not 1 <= len(puts) <= MAX_TRANSACTION:
+        writes = [write for entry in request["TransactItems"] for write in entry.values()]
+        if not 1 <= len(writes) <= MAX_TRANSACTION:
             raise Invalid(f"Member must have length between 1 and {MAX_TRANSACTION}")
         known = self._tokens.get(token)
         if known is not None and known.until_ms > now_ms:
             if known.asked != request["TransactItems"]:
                 raise Invalid("the token was used for another request", "IdempotentParameterMismatchException")
             return Answer(200, {}, known.units)
-        reasons = [self._reason(put) for put in puts]
-        if len({_key(put["Item"]) for put in puts}) < len(puts):
+        reasons = [self._reason(write) for write in writes]
+        if len({_place(write) for write in writes}) < len(writes):
             raise Invalid("Transaction request cannot include multiple operations on one item")
-        if sum(_size(put["Item"]) for put in puts) > MAX_TRANSACTION_BYTES:
+        if sum(_size(write.get("Item", {})) for write in writes) > MAX_TRANSACTION_BYTES:
             raise Invalid("the aggregate size of the items in the transaction exceeds the 4MB limit")
         if any(reason["Code"] != "None" for reason in reasons):
             body = {"__type": "x#TransactionCanceledException", "message": "cancelled", "CancellationReasons": reasons}
-            return Answer(400, body, 2.0 * sum(_write_units(_size(put["Item"])) for put in puts))
-        sizes = [max(_size(self.items.get(_key(put["Item"]), {})), _size(put["Item"])) for put in puts]
+            return Answer(400, body, 2.0 * sum(_write_units(_size(write.get("Item", {}))) for write in writes))
+        sizes = [max(_size(self.items.get(_place(write), {})), _size(write.get("Item", {}))) for write in writes]
         self._tokens[token] = Replay(
             now_ms + TOKEN_MS, request["TransactItems"], 2.0 * sum(_read_units(size, True) for size in sizes)
         )
-        return Answer(200, {}, sum(self._store(_key(put["Item"]), dict(put["Item"]), 2) for put in puts))
+        return Answer(200, {}, sum(self._store(_place(write), _after(write), 2) for write in writes))
 
-    def _reason(self, put: Mapping[str, Any]) -> dict[str, Any]:
+    def _reason(self, write: Mapping[str, Any]) -> dict[str, Any]:
         """What one write has against its transaction."""
         try:
-            _, standing = self._checked(put)
+            _, standing = self._checked(write)
         except KeyTooLong as refused:
             return {"Code": "ValidationError", "Message": str(refused)}
-        if _holds(put, standing):
+        if _holds(write, standing):
             return {"Code": "None"}
         shown = {} if standing is None else {"Item": standing}
         return {"Code": "ConditionalCheckFailed", "Message": "The conditional request failed", **shown}
 
-    def _checked(self, put: Mapping[str, Any]) -> tuple[Key, Attributes | None]:
-        if _size(put["Item"]) > MAX_ITEM_BYTES:
+    def _checked(self, write: Mapping[str, Any]) -> tuple[Key, Attributes | None]:
+        if _size(write.get("Item", {})) > MAX_ITEM_BYTES:
             raise Invalid("Item size has exceeded the maximum allowed size")
-        key = _checked_key(put["Item"])
+        key = _checked_key(write.get("Item") or write["Key"])
         return key, self.items.get(key)
 
-    def _store(self, key: Key, after: Attributes, rate: int = 1) -> float:
-        """Write; the units that it costs, the index included. What leaves the index is written there, and what comes
-        into it; neither costs more in a transaction."""
+    def _store(self, key: Key, after: Attributes | None, rate: int = 1) -> float:
+        """Write, or delete; the units that it costs, the index included. What leaves the index is written there, and
+        what comes into it; neither costs more in a transaction."""
         before = self.items.get(key)
-        self.items[key] = after
-        if before is None:
-            insort(self._sorts.setdefault(key[0], []), key[1])
+        if after is not None:
+            self.items[key] = after
+            if before is None:
+                insort(self._sorts.setdefault(key[0], []), key[1])
+        elif before is not None:
+            del self.items[key]
+            self._sorts[key[0]].remove(key[1])
         indexed = 0.0
-        if (before or {}).get("due") != after.get("due"):
-            indexed = sum(_write_units(_size(_entry(one))) for one in (before or {}, after) if "due" in one)
-            entry = (after["shard"]["S"], int(after["due"]["N"])) if "due" in after else None
+        if (before or {}).get("due") != (after or {}).get("due"):
+            indexed = sum(_write_units(_size(_entry(one))) for one in (before or {}, after or {}) if "due" in one)
+            entry = (after["shard"]["S"], int(after["due"]["N"])) if after and "due" in after else None
             lag_ms = self._lag_ms()
             if lag_ms and self._later is not None:
                 self._later(lag_ms, lambda: self._to_index(key, entry))
             else:
                 self._to_index(key, entry)
         self.changed(Change(key, before, after))
-        return rate * _write_units(max(_size(before) if before else 0, _size(after))) + indexed
+        return rate * _write_units(max(_size(before or {}), _size(after or {}))) + indexed
 
     def _to_index(self, key: Key, entry: tuple[str, int] | None) -> None:
         if entry is None:
@@ -270,7 +274,8 @@ _OPERATIONS: dict[str, Any] = {
     "GetItem": Table._get_item,
     "BatchGetItem": Table._batch_get,
     "Query": Table._query,
-    "PutItem": Table._put_item,
+    "PutItem": Table._write_item,
+    "DeleteItem": Table._write_item,
     "UpdateItem": Table._update_item,
     "TransactWriteItems": Table._transact,
 }
@@ -278,6 +283,15 @@ _OPERATIONS: dict[str, Any] = {
 
 def _key(attributes: Mapping[str, Any]) -> Key:
     return attributes["pk"]["S"], attributes["sk"]["S"]
+
+
+def _place(write: Mapping[str, Any]) -> Key:
+    return _key(write.get("Item") or write["Key"])
+
+
+def _after(write: Mapping[str, Any]) -> Attributes | None:
+    """What stands there after a write: nothing, where it deletes."""
+    return dict(write["Item"]) if "Item" in write else None
 
 
 def _checked_key(attributes: Mapping[str, Any]) -> Key:
@@ -295,12 +309,14 @@ def _entry(attributes: Attributes) -> Attributes:
     return {name: attributes[name] for name in INDEXED}
 
 
-def _holds(put: Mapping[str, Any], standing: Attributes | None) -> bool:
-    condition = put.get("ConditionExpression")
+def _holds(write: Mapping[str, Any], standing: Attributes | None) -> bool:
+    condition = write.get("ConditionExpression")
     if condition == FREE:
         return standing is None
     if condition == SAME:
-        return standing is not None and standing.get("t") == put["ExpressionAttributeValues"][":expected"]
+        return standing is not None and standing.get("t") == write["ExpressionAttributeValues"][":expected"]
+    if condition == f"{FREE} OR {SAME}":
+        return standing is None or standing.get("t") == write["ExpressionAttributeValues"][":expected"]
     if condition is None:
         return True
     raise Invalid(f"the simulated table does not know the condition {condition}")

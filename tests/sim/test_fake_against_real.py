@@ -147,7 +147,7 @@ def test_moto_refuses_the_largest_item(moto_url: str) -> None:
 
 
 def test_a_fake_that_is_not_like_the_real_is_found(dynoxide_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "_holds", lambda put, standing: True)
+    monkeypatch.setattr(table, "_holds", lambda write, standing: True)
     with mirrored(dynoxide_url) as (_, stores):
         stores["server"].write(puts("first"))
         with pytest.raises(AssertionError, match=r"PutItem .*\nreal: 400 .*ConditionalCheckFailed.*\nfake: 200"):

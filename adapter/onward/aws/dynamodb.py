@@ -11,11 +11,12 @@ stands in the way, which DynamoDB hands back with the refusal, tells whose write
     transaction conflict         none is named                 another transaction is at work: wait, try again
     500, timeout, cut off        none is named                 unknown: try again, and one of the above follows
 
-For several writes the reasons of a cancelled transaction are read the same way, and one own token proves that all
-of it was applied. A transaction also carries a client request token, by which DynamoDB itself recognises a
-repetition for ten minutes. One case is beyond all of this: a single `Swap` was applied, its reply was lost, and
-somebody swapped the new item before the repetition. Then the caller is told `Refused`, reads again, and goes on
-from what stands there, which is right for whoever acts on the log.
+An item is dropped if it is the one that the caller saw, or gone (`attribute_not_exists(pk) OR t = :expected`), so that
+a repetition does no harm. For several writes the reasons of a cancelled transaction are read the same way, and one own
+token proves that all of it was applied. A transaction also carries a client request token, by which DynamoDB itself
+recognises a repetition for ten minutes. One case is beyond all of this: a single `Swap` was applied, its reply was
+lost, and somebody swapped the new item before the repetition. Then the caller is told `Refused`, reads again, and goes
+on from what stands there, which is right for whoever acts on the log.
 
     attribute   type   of an item
     pk, sk      S      partition and sort
@@ -37,7 +38,7 @@ import zlib
 
 from onward.aws.failures import THROTTLED, AwsError, translate, unavailable
 from onward.core.errors import ItemTooLarge, RequestRefused
-from onward.ports import MAX_ITEM_BYTES, MAX_WRITE_BYTES, Item, Put, Refused, item_bytes
+from onward.ports import MAX_ITEM_BYTES, MAX_WRITE_BYTES, Drop, Item, Put, Refused, item_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from onward.aws.wire import Wire
-    from onward.ports import Swap
+    from onward.ports import Swap, Write
 
 DUE_SHARDS = 4
 DUE_INDEX = "due"
@@ -118,13 +119,13 @@ class DynamoStore:
         return found[:limit]
 
     # ------------------------------------------------------------------------------------------------- writing
-    def write(self, writes: Sequence[Put | Swap]) -> Refused | None:
+    def write(self, writes: Sequence[Write]) -> Refused | None:
         if not writes:
             return None
-        puts = [self._put(write) for write in writes]
-        if len(puts) == 1:
-            return self._write_one(writes[0], puts[0])
-        return self._write_all(writes, puts)
+        requests = [self._drop(write) if isinstance(write, Drop) else self._put(write) for write in writes]
+        if len(requests) == 1:
+            return self._write_one(writes[0], *requests[0])
+        return self._write_all(writes, requests)
 
     def mark(self, partition: str, sort: str, adds: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
         sets = [(name, sorted(set(members))) for name, members in adds.items() if members]
@@ -190,7 +191,7 @@ class DynamoStore:
                 self.wire.wait(fruitless - 1)
         return found
 
-    def _put(self, write: Put | Swap) -> dict[str, Any]:
+    def _put(self, write: Put | Swap) -> tuple[str, dict[str, Any]]:
         item = write.item
         size_bytes = item_bytes(item)
         if size_bytes > MAX_ITEM_BYTES:
@@ -206,12 +207,20 @@ class DynamoStore:
         if not isinstance(write, Put):
             put["ConditionExpression"] = _SAME
             put["ExpressionAttributeValues"] = {":expected": {"S": write.expected}}
-        return put
+        return "Put", put
 
-    def _write_one(self, write: Put | Swap, put: dict[str, Any]) -> Refused | None:
+    def _drop(self, write: Drop) -> tuple[str, dict[str, Any]]:
+        drop: dict[str, Any] = {"Key": _key(write.partition, write.sort)}
+        if write.expected is not None:
+            drop["ConditionExpression"] = f"{_FREE} OR {_SAME}"
+            drop["ExpressionAttributeValues"] = {":expected": {"S": write.expected}}
+            drop["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        return "Delete", drop
+
+    def _write_one(self, write: Write, verb: str, request: dict[str, Any]) -> Refused | None:
         for attempt in range(CONFLICT_ATTEMPTS):
             try:
-                self._call("PutItem", put, (CONDITION_FAILED, CONFLICT))
+                self._call(f"{verb}Item", request, (CONDITION_FAILED, CONFLICT))
             except AwsError as error:
                 if error.code == CONFLICT:
                     self.wire.wait(attempt)
@@ -219,17 +228,17 @@ class DynamoStore:
                 standing = _standing(error.body)
                 return None if _is_own(write, standing) else Refused([standing])
             return None
-        raise unavailable("dynamodb", "PutItem", "another transaction held the item", CONFLICT_ATTEMPTS)
+        raise unavailable("dynamodb", f"{verb}Item", "another transaction held the item", CONFLICT_ATTEMPTS)
 
-    def _write_all(self, writes: Sequence[Put | Swap], puts: list[dict[str, Any]]) -> Refused | None:
-        size_bytes = sum(item_bytes(write.item) for write in writes)
+    def _write_all(self, writes: Sequence[Write], requests: list[tuple[str, dict[str, Any]]]) -> Refused | None:
+        size_bytes = sum(item_bytes(write.item) for write in writes if not isinstance(write, Drop))
         if size_bytes > MAX_WRITE_BYTES:
             raise ItemTooLarge(
                 f"{len(writes)} items have {size_bytes:,} bytes, and DynamoDB allows {MAX_WRITE_BYTES:,} in one write. "
                 "Let large values spill to S3."
             )
         request = {
-            "TransactItems": [{"Put": {"TableName": self.table, **put}} for put in puts],
+            "TransactItems": [{verb: {"TableName": self.table, **request}} for verb, request in requests],
             "ClientRequestToken": os.urandom(18).hex(),
         }
         throttled = 0
@@ -258,7 +267,7 @@ class DynamoStore:
         return translate(told, "dynamodb", "TransactWriteItems", self.table, 1)
 
 
-def _judge(writes: Sequence[Put | Swap], reasons: list[dict[str, Any]]) -> Refused | None:
+def _judge(writes: Sequence[Write], reasons: list[dict[str, Any]]) -> Refused | None:
     standing: list[Item | None] = []
     for write, reason in zip(writes, reasons, strict=True):
         failed = reason.get("Code") == "ConditionalCheckFailed"
@@ -269,7 +278,9 @@ def _judge(writes: Sequence[Put | Swap], reasons: list[dict[str, Any]]) -> Refus
     return Refused(standing)
 
 
-def _is_own(write: Put | Swap, standing: Item | None) -> bool:
+def _is_own(write: Write, standing: Item | None) -> bool:
+    if isinstance(write, Drop):
+        return False
     return standing is not None and standing.token == write.item.token
 
 

@@ -37,6 +37,7 @@ from ..core.log import HEAD, fields_of, head_of, lane_of, partition_of, run_of
 from ..core.replay import Replay
 from ..core.status import IllegalRecord
 from ..core.values import display
+from ..ports import key_of
 from .advance import _NOT_THE_RUNS, Invocation
 from .engine import Engine
 from .perform import describe
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from ..core.log import Done, Fold, Lane
     from ..core.replay import Wanted
     from ..core.values import Event, Key
-    from ..ports import Blobs, Clock, Item, Put, Refused, Store, Swap
+    from ..ports import Blobs, Clock, Item, Refused, Store, Write
 
 DRIFT = "drift"
 WOULD_FAIL = "would_fail"
@@ -109,8 +110,8 @@ class _ReadOnlyStore:
         self.marks = store.marks
         self.due = store.due
 
-    def write(self, writes: Sequence[Put | Swap]) -> Refused | None:
-        raise _refuse(f"write {writes[0].item.sort!r}")
+    def write(self, writes: Sequence[Write]) -> Refused | None:
+        raise _refuse(f"write {key_of(writes[0])[1]!r}")
 
     def mark(self, partition: str, sort: str, adds: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
         raise _refuse(f"mark {sort!r}")

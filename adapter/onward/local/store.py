@@ -14,10 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import random
+from typing import TYPE_CHECKING
 
 from ..core.errors import ItemTooLarge, LayoutMismatch, Misconfigured, Unavailable
 from ..core.log import LAYOUT
-from ..ports import MAX_ITEM_BYTES, MAX_WRITE_BYTES, MAX_WRITES, Item, Put, Refused, Swap, item_bytes
+from ..ports import MAX_ITEM_BYTES, MAX_WRITE_BYTES, MAX_WRITES, Drop, Item, Put, Refused, item_bytes, key_of
+
+if TYPE_CHECKING:
+    from ..ports import Write
 
 APPLICATION_ID = 0x4F4E5744  # "ONWD": tells a store of ours from any other SQLite file
 BUSY_TIMEOUT_S = 30.0
@@ -172,15 +176,18 @@ class SqliteStore:
             found = [self.rows(f"SELECT {_COLUMNS} FROM items WHERE partition = ? AND sort = ?", key) for key in keys]
         return [Item(*rows[0]) if rows else None for rows in found]  # type: ignore[arg-type]
 
-    def write(self, writes: Sequence[Put | Swap]) -> Refused | None:
+    def write(self, writes: Sequence[Write]) -> Refused | None:
         if not 1 <= len(writes) <= MAX_WRITES:
             raise ValueError(f"1 to {MAX_WRITES} writes at once, not {len(writes)}")
-        _check_sizes([write.item for write in writes])
+        _check_sizes([write.item for write in writes if not isinstance(write, Drop)])
         with self.transaction() as db:
             standing = [self._standing(db, write) for write in writes]
             if any(refused for refused, _ in standing):
                 return Refused([item for _, item in standing])
             for write in writes:
+                if isinstance(write, Drop):
+                    db.execute("DELETE FROM items WHERE partition = ? AND sort = ?", key_of(write))
+                    continue
                 item = write.item
                 db.execute(
                     f"INSERT OR REPLACE INTO items ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
@@ -188,15 +195,16 @@ class SqliteStore:
                 )
         return None
 
-    def _standing(self, db: sqlite3.Connection, write: Put | Swap) -> tuple[bool, Item | None]:
+    def _standing(self, db: sqlite3.Connection, write: Write) -> tuple[bool, Item | None]:
         """Whether this write must be refused, and the item that is the reason."""
-        row = db.execute(
-            f"SELECT {_COLUMNS} FROM items WHERE partition = ? AND sort = ?", (write.item.partition, write.item.sort)
-        ).fetchone()
+        row = db.execute(f"SELECT {_COLUMNS} FROM items WHERE partition = ? AND sort = ?", key_of(write)).fetchone()
         item = None if row is None else Item(*row)
         if isinstance(write, Put):
             return item is not None, item
-        refused = item is None or item.token != write.expected
+        if isinstance(write, Drop):
+            refused = item is not None and write.expected not in (None, item.token)
+        else:
+            refused = item is None or item.token != write.expected
         return refused, item if refused else None
 
     def mark(self, partition: str, sort: str, adds: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
@@ -230,7 +238,7 @@ def _milliseconds(number: object) -> int:
 def _check_sizes(items: Sequence[Item]) -> None:
     """DynamoDB's limits, by DynamoDB's measure: what is written on a laptop can be written when it is deployed."""
     sizes = [item_bytes(item) for item in items]
-    if max(sizes) > MAX_ITEM_BYTES:
+    if max(sizes, default=0) > MAX_ITEM_BYTES:
         raise ItemTooLarge(
             f"an item of {max(sizes):,} bytes is over the {MAX_ITEM_BYTES:,} that a table's item may have"
         )

@@ -316,3 +316,41 @@ def test_a_step_that_kills_its_host_behind_a_sleep_of_no_length_is_blamed_for_it
             stage.engine.handle(wake, invocation="request-1")
         control.died(stage.new_engine(), wake, "killed", "request-1")
         assert stage.view(run)["deaths"] == 1
+
+
+class Gone(BaseException):
+    """The process died."""
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside others"])
+def test_a_step_that_began_under_once_is_not_performed_again_by_code_that_has_dropped_it(beside):
+    performed = []
+
+    def work(once, dies):
+        def charge():
+            performed.append(once)
+            if dies:
+                raise Gone
+
+        async def work(event, step):
+            other = [step.run("other", str, 1)] if beside else []
+            await asyncio.gather(step.run("charge", charge, **({"once": True} if once else {})), *other)
+
+        return work
+
+    with Rehearsal(ASYNC.app(work(once=True, dies=True))) as stage:
+        [run] = stage.start("go")
+        while stage.queue.next_ms() is not None:
+            at_ms, wake = stage.queue.take()
+            stage.clock.turn(at_ms)
+            try:
+                stage.deliver(wake)
+            except Gone:
+                break
+        stage.app = ASYNC.app(work(once=False, dies=False))
+        stage.engine = stage.new_engine()
+        control.died(stage.engine, wake, "killed", look_again_ms=0)
+        stage.drain()
+        view = stage.view(run)
+        assert (view["status"], view["error"]["type"]) == ("failed", "StepError"), view
+        assert "once=True" in view["error"]["message"] and performed == [True]

@@ -212,8 +212,9 @@ class Invocation:
             self._leave_until(None)
         attempts = fold.attempts(wanted.key)
         assert wanted.retry is not None
-        if (trouble is not None and trouble.begun) or (fold.deaths and attempts >= wanted.retry.max_attempts):
-            self._append(self._outcome(wanted, status.BROKEN, max(attempts, 1), e=crashed(wanted).to_json()))
+        begun = trouble is not None and trouble.begun
+        if begun or (fold.deaths and attempts >= wanted.retry.max_attempts):
+            self._append(self._outcome(wanted, status.BROKEN, max(attempts, 1), e=crashed(begun).to_json()))
         else:
             self.performed += 1
             if wanted.once:
@@ -407,12 +408,10 @@ def ends_ms(wanted: Wanted, now_ms: int) -> int:
     return until_ms
 
 
-def crashed(wanted: Wanted) -> Failure:
-    """The error of a step whose process died in its last attempt."""
-    if wanted.once:
-        message = (
-            "it began, but its process died before it ended; it is declared once=True, so it is not performed again"
-        )
+def crashed(once: bool) -> Failure:
+    """The error of a step whose process died in its last attempt. `once`: in the only one that it may have."""
+    if once:
+        message = "it began under once=True, and its process died before it ended: it is not performed again"
     else:
         message = "the process died while it was performed (killed, out of memory, or past its deadline)"
     return Failure(Crashed.__name__, message)

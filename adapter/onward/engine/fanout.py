@@ -229,7 +229,7 @@ class LaneInvocation(Invocation):
         begun = self.last is not None and self.last["k"] == status.BEGUN
         if not begun and self.number <= wanted.retry.max_attempts:
             return None
-        return self._outcome(wanted, status.BROKEN, self.number - 1, e=crashed(wanted).to_json())
+        return self._outcome(wanted, status.BROKEN, self.number - 1, e=crashed(begun).to_json())
 
     def _put(self, sort: str, body: dict[str, Any]) -> bool:
         return self.ledger.store.write([Put(self.ledger.item(self.fold.run, sort, body))]) is None

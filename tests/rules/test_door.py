@@ -1,5 +1,7 @@
 """The door of a deployed handler, when something is missing or unknown: one clear line each."""
 
+import json
+
 import pytest
 
 from onward.core.errors import (
@@ -122,6 +124,13 @@ def test_an_event_that_it_does_not_know(handler_in, payload, tmp_path):
 def test_an_event_that_starts_nothing_is_no_error(handler_in, tmp_path):
     handle = handler_in(ONWARD_STORE=str(tmp_path / "s.db"), AWS_REGION="us-east-1")
     assert handle({**EVENT, "detail-type": "unheard"}, None) == {"runs": []}
+
+
+def test_of_a_batch_the_messages_that_failed_are_named_and_no_others(handler_in, tmp_path):
+    bodies = {"bad": "no JSON", "good": json.dumps({**EVENT, "detail-type": "unheard"}), "unknown": '{"neither": 1}'}
+    records = [{"eventSource": "aws:sqs", "messageId": name, "body": body} for name, body in bodies.items()]
+    answer = handler_in(ONWARD_STORE=str(tmp_path / "s.db"), AWS_REGION="us-east-1")({"Records": records}, None)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "bad"}, {"itemIdentifier": "unknown"}]}
 
 
 def test_an_option_that_makes_no_sense(handler_in):

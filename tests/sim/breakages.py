@@ -122,7 +122,7 @@ MUTANTS = (
     m("a cancel leaves the lanes open", "engine/control.py",
       "        closing = _open_lanes(engine, fold)\n", "        closing: list[Lane] = []\n"),
     m("a step of a run that has ended is performed", "engine/fanout.py",
-      "    if fold.ended is not None:\n        return\n    partition", "    partition"),
+      'if head is None or head_of(head)["status"] in status.ENDED:', "if head is None:"),
     m("completions of a wide plan are not marked", "engine/fanout.py",
       '    adds = {"done": [member]', '    adds = {"done": ["0"]'),
     # values and doors

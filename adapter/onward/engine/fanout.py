@@ -115,8 +115,6 @@ def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | 
     if fold is None or lane[0] not in fold.plans or lane[1] >= fold.plans[lane[0]].count:
         engine.note("WARNING", "wake for an unknown run or plan", run_id=run)
         return
-    if fold.ended is not None:
-        return
     partition = partition_of(run)
     sorts = [
         HEAD,

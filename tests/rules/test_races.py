@@ -354,3 +354,20 @@ def test_a_step_that_began_under_once_is_not_performed_again_by_code_that_has_dr
         view = stage.view(run)
         assert (view["status"], view["error"]["type"]) == ("failed", "StepError"), view
         assert "once=True" in view["error"]["message"] and performed == [True]
+
+
+def test_a_step_that_waits_for_its_next_attempt_is_not_performed_when_its_run_has_failed_meanwhile():
+    performed = []
+
+    async def work(event, step):
+        def fails():
+            performed.append("a")
+            raise ValueError
+
+        await asyncio.gather(step.run("a", fails), step.run("b", int, "no number", retries=0))
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        [run] = stage.start("go")
+        while stage.step():  # on to the wake of its second attempt, which comes when the run has failed
+            pass
+        assert stage.view(run)["status"] == "failed" and performed == ["a"]

@@ -121,8 +121,8 @@ MUTANTS = (
       '        if body.get("left"):\n            self.flight.clear()\n', ""),
     m("a cancel leaves the lanes open", "engine/control.py",
       "        closing = _open_lanes(engine, fold)\n", "        closing: list[Lane] = []\n"),
-    m("a step of a run that has ended is performed", "engine/fanout.py",
-      'if head is None or head_of(head)["status"] in status.ENDED:', "if head is None:"),
+    m("a run that has ended is made due again", "engine/ledger.py",
+      '        if body.get("status") in status.ENDED:\n            raise Superseded\n', ""),
     m("completions of a wide plan are not marked", "engine/fanout.py",
       '    adds = {"done": [member]', '    adds = {"done": ["0"]'),
     # values and doors

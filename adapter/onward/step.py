@@ -15,11 +15,12 @@ from .core.retry import Retry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Mapping
     from datetime import datetime, timedelta
     from typing import Any, TypeVar, overload
 
     from .core.replay import Outcome
+    from .core.values import Event
     from .loop import Standing
 
     T = TypeVar("T")
@@ -94,10 +95,10 @@ def _run(
 
 
 def _sleep(replay: Replay, name: str, duration: float | timedelta) -> Effects:
-    seconds: Any = duration.total_seconds() if hasattr(duration, "total_seconds") else duration
-    if not _is_number(seconds) or not 0 <= seconds * 1000 <= MAX_SLEEP_MS:
+    sleep_ms = _span_ms(duration)
+    if sleep_ms is None:
         raise InvalidOption(f"step {name!r}: a sleep takes 0 seconds to 366 days, not {duration!r:.80}")
-    wanted = Wanted(replay.key(name), sleep_ms=round(seconds * 1000))
+    wanted = Wanted(replay.key(name), sleep_ms=sleep_ms)
     return replay.result(wanted, (yield wanted))
 
 
@@ -107,6 +108,12 @@ def _sleep_until(replay: Replay, name: str, when: datetime) -> Effects:
         raise InvalidOption(f"step {name!r}: sleep_until takes a datetime (naive: UTC), not {when!r:.80}")
     wanted = Wanted(replay.key(name), until_ms=until_ms)
     return replay.result(wanted, (yield wanted))
+
+
+def _span_ms(span: float | timedelta) -> int | None:
+    """Milliseconds of a span of up to 366 days; None for anything else."""
+    seconds: Any = span.total_seconds() if hasattr(span, "total_seconds") else span
+    return round(seconds * 1000) if _is_number(seconds) and 0 <= seconds * 1000 <= MAX_SLEEP_MS else None
 
 
 def _is_number(value: object) -> bool:
@@ -120,6 +127,56 @@ def epoch_ms(when: object) -> int | None:
     if not isinstance(when, datetime):
         return None
     return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _wait(
+    replay: Replay,
+    name: str,
+    events: Mapping[str, Mapping[str, Any] | None],
+    where: Callable[[Event], Any] | None,
+    timeout: float | timedelta | None,
+    since: datetime | None,
+) -> Effects:
+    from .core.values import Event
+    from .core.waits import Wait, matches_of
+
+    try:
+        matches = matches_of(events)
+    except ValueError as error:
+        raise InvalidOption(f"step {name!r}: {error}") from None
+    timeout_ms = MAX_SLEEP_MS if timeout is None else _span_ms(timeout)
+    if timeout_ms is None:
+        raise InvalidOption(f"step {name!r}: timeout= takes 0 seconds to 366 days, not {timeout!r:.80}")
+    since_ms = None if since is None else epoch_ms(since)
+    if since is not None and since_ms is None:
+        raise InvalidOption(f"step {name!r}: since= takes a datetime (naive: UTC), not {since!r:.80}")
+    if where is not None and not callable(where):
+        raise InvalidOption(f"step {name!r}: where= takes a function of the event, not {type(where).__name__}")
+    wanted = Wanted(replay.key(name), wait=Wait(matches, timeout_ms, since_ms, where))
+    found = replay.result(wanted, (yield wanted))
+    return found and Event(found["name"], found["data"], found["id"], found["at"])
+
+
+def _send(replay: Replay, default: Retry, name: str, event: str | None, data: Any) -> Effects:
+    wanted = Wanted(replay.key(name), _engine_sends, (event or name, data), retry=default, sends=True)
+    return replay.result(wanted, (yield wanted))
+
+
+def _engine_sends(name: str, data: Any) -> str:
+    raise OnwardError("an event was to be sent outside of an engine")
+
+
+def _invoke(replay: Replay, workflow: Any, data: Any, timeout: float | timedelta | None, name: str | None) -> Effects:
+    from .core.waits import Child
+
+    named = getattr(workflow, "name", workflow)
+    if not isinstance(named, str):
+        raise InvalidOption(f"step.invoke takes a workflow or its name, not {type(workflow).__name__}")
+    timeout_ms = MAX_SLEEP_MS if timeout is None else _span_ms(timeout)
+    if timeout_ms is None:
+        raise InvalidOption(f"step {name or named!r}: timeout= takes 0 seconds to 366 days, not {timeout!r:.80}")
+    wanted = Wanted(replay.key(name or named), child=Child(named, data, timeout_ms))
+    return replay.result(wanted, (yield wanted))
 
 
 class Step:
@@ -168,6 +225,66 @@ class Step:
     def sleep_until(self, name: str, when: datetime) -> None:
         """Stand until then (a naive datetime is UTC). A time that has passed is no sleep."""
         self._settle(_sleep_until(self._replay, name, when))
+
+    def wait_for_event(
+        self,
+        name: str,
+        *,
+        event: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        where: Callable[[Event], Any] | None = None,
+        timeout: float | timedelta | None = None,
+        since: datetime | None = None,
+    ) -> Event | None:
+        """Stand until an event of that name arrives, and return it; None when `timeout` (seconds or a timedelta; 366
+        days unless given) is over. One of the two, never both.
+
+            paid = step.wait_for_event("order/paid", match={"data.order_id": order_id}, timeout=timedelta(days=3))
+
+        `name`: of the step, and of the event unless `event` names another. `match`: what must stand at which paths of
+        the event ("data....", "id"), at most 5, of JSON's plain values. `where`: a function of the event that must say
+        yes as well; it costs an invocation for each event that has the name and what `match` asks for, so let `match`
+        do what it can. Events count that arrived since the run was started (and five seconds before, for clocks
+        disagree), or since `since`, so one that is sent a moment too early is not missed; but none that this run has
+        received before.
+        """
+        found: Event | None = self._settle(_wait(self._replay, name, {event or name: match}, where, timeout, since))
+        return found
+
+    def wait_for_any(
+        self,
+        name: str,
+        events: Mapping[str, Mapping[str, Any] | None],
+        *,
+        where: Callable[[Event], Any] | None = None,
+        timeout: float | timedelta | None = None,
+        since: datetime | None = None,
+    ) -> Event | None:
+        """As `wait_for_event`, for the first of several: `events` has what to match by the events' names.
+
+        step.wait_for_any("answer", {"order/paid": {"data.order_id": 7}, "order/cancelled": {"data.order_id": 7}})
+        """
+        found: Event | None = self._settle(_wait(self._replay, name, events, where, timeout, since))
+        return found
+
+    def send_event(self, name: str, data: Any = None, *, event: str | None = None) -> str:
+        """Send an event, which starts the workflows that it triggers and is brought to the waits that it matches;
+        returns its id. It is one event, however often the step is performed. `name`: of the step, and of the event
+        unless `event` names another."""
+        sent: str = self._settle(_send(self._replay, self._retry, name, event, data))
+        return sent
+
+    def invoke(
+        self, workflow: Any, data: Any = None, *, timeout: float | timedelta | None = None, name: str | None = None
+    ) -> Any:
+        """Start a run of another workflow (or of this one), stand until it has ended, and return its result.
+
+        `workflow`: the decorated function, or its name. `data`: what it gets as `event.data`. `timeout`: seconds or a
+        timedelta (366 days unless given); the other run goes on behind it. `name`: of the step, the workflow's unless
+        given. Raises `StepError` when that run failed (with its error), was cancelled, or did not end in time. A run
+        that is cancelled leaves those that it has started as they are.
+        """
+        return self._settle(_invoke(self._replay, workflow, data, timeout, name))
 
     def parallel(self, *branches: Callable[[], Any]) -> list[Any]:
         """Call each branch, a function without arguments that calls steps, and run the steps of different branches
@@ -230,3 +347,43 @@ class AsyncStep:
     async def sleep_until(self, name: str, when: datetime) -> None:
         """As `Step.sleep_until`."""
         await self._settle(_sleep_until(self._replay, name, when))
+
+    async def wait_for_event(
+        self,
+        name: str,
+        *,
+        event: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        where: Callable[[Event], Any] | None = None,
+        timeout: float | timedelta | None = None,
+        since: datetime | None = None,
+    ) -> Event | None:
+        """As `Step.wait_for_event`."""
+        found: Event | None = await self._settle(
+            _wait(self._replay, name, {event or name: match}, where, timeout, since)
+        )
+        return found
+
+    async def wait_for_any(
+        self,
+        name: str,
+        events: Mapping[str, Mapping[str, Any] | None],
+        *,
+        where: Callable[[Event], Any] | None = None,
+        timeout: float | timedelta | None = None,
+        since: datetime | None = None,
+    ) -> Event | None:
+        """As `Step.wait_for_any`."""
+        found: Event | None = await self._settle(_wait(self._replay, name, events, where, timeout, since))
+        return found
+
+    async def send_event(self, name: str, data: Any = None, *, event: str | None = None) -> str:
+        """As `Step.send_event`."""
+        sent: str = await self._settle(_send(self._replay, self._retry, name, event, data))
+        return sent
+
+    async def invoke(
+        self, workflow: Any, data: Any = None, *, timeout: float | timedelta | None = None, name: str | None = None
+    ) -> Any:
+        """As `Step.invoke`."""
+        return await self._settle(_invoke(self._replay, workflow, data, timeout, name))

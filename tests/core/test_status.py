@@ -13,6 +13,7 @@ KINDS = [
     status.BROKEN,
     status.SLEPT,
     status.PLANNED,
+    status.STANDING,
     status.DIED,
     status.RUN_COMPLETED,
     status.RUN_FAILED,
@@ -34,8 +35,10 @@ def expected(standing, kind):
         return None
     if kind in ENDS:
         return ENDS[kind]
-    if kind == status.SLEPT or (kind == status.DIED and standing == status.SLEEPING):
-        return status.SLEEPING
+    if kind == status.DIED and standing in (status.SLEEPING, status.WAITING):
+        return standing
+    if kind in (status.SLEPT, status.STANDING):
+        return status.SLEEPING if kind == status.SLEPT else status.WAITING
     return status.RUNNING
 
 

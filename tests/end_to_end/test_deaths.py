@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from onward.core.codec import encode
 from onward.core.ids import run_id
 from onward.core.values import Event
-from onward.engine.engine import HORIZON_MS
+from onward.engine.ledger import HORIZON_MS
 
 from .conftest import Deployer
 from .deployment import Sandboxed, message
@@ -60,7 +61,8 @@ def test_wakes_that_come_in_one_batch_have_a_deadline_each(deployed: Sandboxed) 
     for number in range(3):
         begun = Event("story/slow", {"seconds": TIMEOUT_S / 2}, f"batched-{number}", now_ms)
         runs.append(run_id("slow", begun.id))
-        deployed.ledger.store.write(deployed.ledger.birth(runs[-1], "slow", begun, now_ms + HORIZON_MS))
+        text = encode(begun.data, "")
+        deployed.ledger.store.write(deployed.ledger.birth(runs[-1], "slow", begun, now_ms + HORIZON_MS, text))
     wakes = [json.dumps({"onward": 1, "do": "advance", "run": run, "seq": 1}) for run in runs]
     answer = deployed.lambda_.invoke({"Records": [message(wake) for wake in wakes]})
     assert answer == ({"batchItemFailures": []}, None)

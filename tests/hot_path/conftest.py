@@ -18,6 +18,7 @@ from onward.aws.dynamodb import DynamoStore
 from onward.aws.table import create_table
 from onward.aws.wire import Wire
 from onward.clock import SystemClock
+from onward.core.codec import encode
 from onward.core.ids import run_id
 from onward.core.log import LOG_END, log_key, partition_of
 from onward.core.values import Event
@@ -132,7 +133,7 @@ class Cold:
         self.ledger = ledger
         event = Event("hot/go", {"a": 1}, "event-1", ledger.clock.now_ms())
         self.run = run_id("hot", event.id)
-        ledger.store.write(ledger.birth(self.run, "hot", event, event.at_ms + 60_000))
+        ledger.store.write(ledger.birth(self.run, "hot", event, event.at_ms + 60_000, encode(event.data, "")))
 
     def advance(self, seq: int) -> dict[str, Any]:
         """Perform the step that stands at that place of the log: what the handler saw."""

@@ -7,7 +7,7 @@ import pytest
 
 from onward.core.status import COMPLETED
 from onward.engine import control
-from onward.engine.engine import HORIZON_MS
+from onward.engine.ledger import HORIZON_MS
 from onward.testing import QueuedWakes, Rehearsal
 from tests.faults import Faulty, Killed, Trip
 from tests.rules.acting import ASYNC, Notes

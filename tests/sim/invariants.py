@@ -16,6 +16,7 @@ from onward.core.values import display
 
 from .cloud import Cloud
 from .function import SKEW_MS, Function, Invocation
+from .programs import SENT
 from .table import Change
 from .witness import Performance, Witness
 from .world import World
@@ -25,6 +26,7 @@ NAMES = {
     2: "a result never changes after its first commit",
     3: "one winner per run and step, one record per attempt",
     4: "effects at least once, once=True at most once, the idempotency key equal over attempts",
+    5: "an event before the deadline is delivered once, and never with its timeout",
     8: "every unfinished run has a wake: a time by which somebody looks after it",
     9: "nothing commits after a run has ended, by a cancel or otherwise",
     11: "cost per step constant in the step's number",
@@ -36,7 +38,6 @@ NAMES = {
     17: "no attempt begins before the time that the failure before it has set",
 }
 OPEN = {
-    5: "an event before the deadline is delivered once, never with its timeout (issue 4: wait_for_event)",
     6: "limits never exceeded, every slot free after its holder's end (issue 4: concurrency)",
     7: "no window over its rate (issue 4: throttle, rate_limit)",
     10: "a fork never alters its parent (issue 4: rerun from a step)",
@@ -44,6 +45,8 @@ OPEN = {
 ENDS = {"run_completed": "completed", "run_failed": "failed", "run_cancelled": "cancelled"}
 OUTCOMES = ("done", "broken")
 REACH_MS = 15 * 60 * 1000
+TELLING_REQUESTS = 2  # more, where a child ends: look at its parent; and again, where that was changed
+SENDING_REQUESTS = 10  # more, where an event is sent: keep it, look for waits, and what each of those takes
 ADVANCE_REQUESTS = 5  # to the table: read the log, the lanes it observed, the head; append; move the head
 
 
@@ -71,6 +74,12 @@ class Run:
         self.until_ms: dict[str, tuple[int, int]] = {}  # of a failed step: its attempt, and when the next may begin
         self.kept_at: dict[str, int] = {}  # the tick at which the outcome of a step was written
         self.attempts: set[tuple[str, int, str]] = set()
+        self.started_ms = 0
+        self.is_child = False
+        self.sent_at = -1  # the tick at which the record of the last event that it sent was written
+        # of waits: where events find them, until when, and whether where= decides
+        self.places: dict[str, tuple[list[str], int, bool]] = {}
+        self.received: set[str] = set()
         self.waits_ms = 0  # the latest time for which it waits or has waited
 
 
@@ -84,6 +93,7 @@ class Invariants:
         self.witness = witness
         self.horizon_ms = horizon_ms
         self.runs: dict[str, Run] = {}
+        self.entries: dict[str, list[tuple[int, int]]] = {}  # events by their place: when they arrived, and the tick
         self.checks: Counter[int] = Counter()
         self._changed: list[Run] = []
         self._seen = 0
@@ -101,6 +111,8 @@ class Invariants:
     def saw(self, change: Change) -> None:
         """One item was written."""
         pk, sk = change.key
+        if pk.startswith("wait#") and sk.startswith("E#") and change.before is None:
+            self.entries.setdefault(pk, []).append((int(sk.split("#")[1]), self.world.ticks))
         if not pk.startswith("run#"):
             return
         run = self.runs.setdefault(run_of(pk), Run(run_of(pk)))
@@ -137,6 +149,10 @@ class Invariants:
         kind = body["k"]
         run.workflow = body.get("workflow", run.workflow)
         run.waits_ms = max(run.waits_ms, body.get("until", 0), *body.get("sleeps", {"0": 0}).values())
+        run.waits_ms = max(run.waits_ms, *body.get("waits", {"0": 0}).values(), 0)
+        if kind == "started":
+            run.started_ms = body["at"]
+            run.is_child = "lane" in body
         if kind in ENDS:
             run.ended, run.ended_at = ENDS[kind], self.world.ticks
         elif "s" in body:
@@ -152,17 +168,41 @@ class Invariants:
 
     def _step(self, run: Run, body: dict[str, Any], value: str | None) -> None:
         step, kind, attempt = display((body["s"], body["n"])), body["k"], body["a"]
-        if "until" in body:
+        if kind == "awaiting":
+            run.places[step] = (body["places"], body["until"], " with " not in body["for"][0])
+        elif "until" in body:
             run.until_ms[step] = (attempt, body["until"])
         if kind in OUTCOMES:
             self.hold(3, step not in run.outcomes, f"step {step} of {run.id} has two outcomes")
             run.outcomes[step] = body
             run.kept_at[step] = self.world.ticks
-            if kind == "done" and attempt:
+            if kind == "done" and step in run.places:
+                self._waited(run, step, body)
+            elif step.endswith(SENT):
+                run.sent_at = self.world.ticks
+            elif kind == "done" and attempt:
                 self._made(run, step, body, value)
-        if attempt:
+        if attempt and kind != "awaiting":  # which is said again behind a death
             self.hold(3, (step, attempt, kind) not in run.attempts, f"attempt {attempt} of {step} is {kind} twice")
             run.attempts.add((step, attempt, kind))
+
+    def _waited(self, run: Run, step: str, body: dict[str, Any]) -> None:
+        """A wait is over: with an event that it had not received, or with nothing, and then no event was there for
+        whoever says so to see."""
+        if "event" in body:
+            self.hold(5, body["event"] not in run.received, f"{step} of {run.id} received {body['event']} again")
+            run.received.add(body["event"])
+            return
+        places, until_ms, asks = run.places[step]
+        invocation = self.function.invocation()
+        began = invocation.began_tick if invocation is not None else self.world.ticks
+        missed = [
+            arrived_ms
+            for place in places
+            for arrived_ms, tick in self.entries.get(place, ())
+            if run.started_ms <= arrived_ms <= until_ms and tick < began
+        ]
+        self.hold(5, asks or not missed, f"{step} of {run.id} timed out, and {missed} had arrived")
 
     def _made(self, run: Run, step: str, body: dict[str, Any], value: str | None) -> None:
         """A result was recorded: somebody must have made just this, in just this attempt."""
@@ -230,8 +270,12 @@ class Invariants:
         if calm and outcome == "answered" and wake.get("do") == "advance" and task is not None:
             door = invocation.sandbox.door
             if not door.engine.fills(door.app[self.runs[wake["run"]].workflow]):
+                run = self.runs[wake["run"]]
+                most = ADVANCE_REQUESTS
+                most += TELLING_REQUESTS if run.is_child and run.ended is not None else 0
+                most += SENDING_REQUESTS if run.sent_at >= invocation.began_tick else 0
                 what = f"advancing run {wake['run']} at {wake['seq']} took {task.requests} requests"
-                self.hold(11, task.requests <= ADVANCE_REQUESTS, what)
+                self.hold(11, task.requests <= most, what)
 
     # ---------------------------------------------------------------------------------------------- in the end
     def all_ended(self) -> bool:
@@ -252,8 +296,14 @@ class Invariants:
                 outcome = self.runs[run_id].outcomes.get(step)
                 what = f"{step} of {run_id} was performed {len(performed)} times, and has {outcome}"
                 self.hold(16, outcome is None or len(performed) <= outcome["a"], what)
-        outcomes = [body for run in self.runs.values() for body in run.outcomes.values()]
-        won = sum(body["k"] == "done" and body["a"] > 0 for body in outcomes)  # the end of a sleep is no performance
+        # the end of a sleep or of a wait is no performance
+        won = sum(
+            body["k"] == "done" and body["a"] > 0 and step not in run.places and not step.endswith(SENT)
+            for run in self.runs.values()
+            for step, body in run.outcomes.items()
+        )
+        left = [key for key in table.items if key[0].startswith("wait#") and key[1].startswith("W#")]
+        self.hold(12, not left, f"{left} wait for nobody")
         lost = len(self.witness.performances) - won
         what = f"{len(orphans)} objects belong to nobody, and only {lost} performances have lost"
         self.hold(12, len(orphans) <= max(lost, 0), what)

@@ -7,8 +7,7 @@ is handed to the next, so that a value that was not kept would show.
 A step that fails is told so by the witness, which counts performances outside of the engine: it fails its first
 `fails` performances, whatever attempts the engine thinks they were.
 
-Left open, for the issue that brings each: wait, send, child, callback, retry of a run, fork (issue 4), map
-(issue 7).
+Left open, for the issue that brings each: callback, retry of a run, fork (issue 4), map (issue 7).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from onward import App, NonRetriable, Retry, RetryAfter, StepError, current_step
 
@@ -25,12 +24,14 @@ from .function import Function, work
 from .witness import Witness
 from .world import Killed
 
+N = TypeVar("N")
 MANY = Retry(max_attempts=60, base=1.0, cap=20.0)  # more than the faults of a story can use up
 TIMEOUT_S = 5.0
 LARGE_CHARS = 70_000  # over what stands in an item
 FAILURES = ("error", "error", "retry_after", "exit", "slow", "deaf", "dies")
 FAR_S = 1_000  # further than a wake reaches: the sweep comes in between
 MAX_DEPTH = 3
+SENT = "-sent"  # ends the name of a step that sends an event
 WIDEST = 12
 
 
@@ -71,10 +72,11 @@ def fits(expected: Any, value: Any) -> bool:
 class Tools:
     """What the nodes act with: the function in which they run, the witness, and how branches are run."""
 
-    def __init__(self, function: Function, witness: Witness, is_async: bool) -> None:
+    def __init__(self, function: Function, witness: Witness, is_async: bool, event: Any = None) -> None:
         self.function = function
         self.witness = witness
         self.is_async = is_async
+        self.event = event
 
     def perform(self, node: Do, given: Any) -> Any:
         invocation = self.function.invocation()
@@ -214,6 +216,96 @@ class Sleep:
         return f"sleep {self.seconds} s"
 
 
+class Wait:
+    """A wait for an event that is sent so long after the run was (None: never). `asks`: where= decides."""
+
+    def __init__(self, name: str, seconds: int, sent_ms: int | None, asks: bool = False) -> None:
+        self.name = name
+        self.seconds = seconds
+        self.sent_ms = sent_ms
+        self.asks = asks
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        number = tools.event.data["n"]
+        match = None if self.asks else {"data.n": number}
+        where = (lambda event: event.data["n"] == number) if self.asks else None
+        found = await step.wait_for_event(
+            self.name, event=self.event(tools.event.name), match=match, where=where, timeout=self.seconds
+        )
+        return None if found is None else [found.data["n"] == number, found.name.rpartition("/")[2]]
+
+    def event(self, program: str) -> str:
+        return f"{program}/{self.name}"
+
+    def expects(self) -> Any:
+        return Either([True, self.name], None) if self.sent_ms is not None else None
+
+    def steps(self) -> list[Do]:
+        return []
+
+    def __repr__(self) -> str:
+        sent = "never" if self.sent_ms is None else f"after {self.sent_ms} ms"
+        return f"{self.name}(waits {self.seconds} s for what is sent {sent}{', asks' if self.asks else ''})"
+
+
+class Ping:
+    """An event that the workflow sends, and then waits for."""
+
+    seconds = 90_000
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        name, number = f"{tools.event.name}/{self.name}", tools.event.data["n"]
+        await step.send_event(f"{self.name}{SENT}", {"n": number}, event=name)
+        found = await step.wait_for_event(self.name, event=name, match={"data.n": number}, timeout=self.seconds)
+        return found and found.data["n"] == number
+
+    def expects(self) -> Any:
+        return True
+
+    def steps(self) -> list[Do]:
+        return []
+
+    def __repr__(self) -> str:
+        return f"{self.name}(sends, and waits for it)"
+
+
+class Child:
+    """Another run, of a workflow of its own. `raises`: it fails in the end, which is caught."""
+
+    def __init__(self, name: str, nodes: list[Any], raises: bool) -> None:
+        self.name = name
+        self.nodes = nodes
+        self.branches = [nodes]
+        self.raises = raises
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        try:
+            return await step.invoke(f"{tools.event.name}/{self.name}", given, name=self.name)
+        except StepError as error:
+            return error.type
+
+    def register(self, app: App, name: str, function: Callable[[], Function], witness: Witness) -> None:
+        def story(event: Any, step: Any) -> Any:
+            results = drive(partial(act_all, self.nodes, Awaiting(step), Tools(function(), witness, False), event.data))
+            if self.raises:
+                raise RuntimeError("after all")
+            return [_small(result) for result in results]
+
+        app.workflow(on=f"{name}/{self.name}", name=f"{name}/{self.name}", retries=MANY)(story)
+
+    def expects(self) -> Any:
+        return "RuntimeError" if self.raises else [node.expects() for node in self.nodes]
+
+    def steps(self) -> list[Do]:
+        return []  # they are another run's
+
+    def __repr__(self) -> str:
+        return f"{self.name}(child{' that raises' if self.raises else ''} {self.nodes})"
+
+
 class Catch:
     """A step that fails for good, and is caught; another takes its place."""
 
@@ -285,6 +377,12 @@ class Race:
         return f"race{self.runners}"
 
 
+def all_of(kind: type[N], nodes: Sequence[Any]) -> list[N]:
+    """All nodes of a kind in these, however deep."""
+    inside = [found for node in nodes for branch in getattr(node, "branches", ()) for found in all_of(kind, branch)]
+    return [node for node in nodes if isinstance(node, kind)] + inside
+
+
 async def act_all(nodes: Sequence[Any], step: Any, tools: Tools, given: Any) -> list[Any]:
     """Act one after the other; what one made is given to the next."""
     results = []
@@ -330,7 +428,7 @@ class Program:
         program = self
 
         async def story(event: Any, step: Any) -> Any:
-            tools = Tools(function(), witness, program.is_async)
+            tools = Tools(function(), witness, program.is_async, event)
             results = await act_all(nodes, step, tools, event.data)
             if program.raises:
                 raise RuntimeError("after all")
@@ -343,6 +441,8 @@ class Program:
             tools = Tools(function(), witness, False)
             return step.run("tell", tools.perform, Do("tell"), event.data["run_id"])
 
+        for child in all_of(Child, self.nodes):
+            child.register(app, name, function, witness)
         options: dict[str, Any] = {"steps_per_invocation": "fill"} if self.fill else {}
         if self.raises:
             options["on_failure"] = told
@@ -355,6 +455,10 @@ class Program:
             states.add("cancelled")
         results = [node.expects() for node in self.nodes]
         return states, results if versions == 1 else Either(results, [*results, Made("tail")])
+
+    def waits(self) -> list[Wait]:
+        """All waits in it."""
+        return all_of(Wait, self.nodes)
 
     def steps(self) -> list[Do]:
         """The steps that a run that completed has performed."""
@@ -395,7 +499,7 @@ class Author:
         return nodes
 
     def _node(self, depth: int) -> Any:
-        kinds = ["do", "do", "do", "sleep", "once", "catch", "race", "same"]
+        kinds = ["do", "do", "do", "sleep", "once", "catch", "race", "same", "wait", "ping", "child"]
         if depth < MAX_DEPTH:
             kinds += ["together", "together", "wide"]
         kind = self._pick(kinds)
@@ -405,6 +509,14 @@ class Author:
             return Do(self._name(), once=True, takes_ms=self._pick((0, 500)))
         if kind == "sleep":
             return Sleep(self._name(), self._pick((0, 3, 30, 1_200, 90_000)))
+        if kind == "ping":
+            return Ping(self._name())
+        if kind == "child":
+            nodes = [self._do() for _ in range(self._pick((1, 2)))] + [Sleep(self._name(), self._pick((0, 30, 90_000)))]
+            return Child(self._name(), nodes, self._pick((False, False, True)))
+        if kind == "wait":
+            sent_ms = self._pick((None, 0, 2_000, 40_000, 700_000, 1_200_000))
+            return Wait(self._name(), self._pick((0, 3, 30, 1_200, 90_000)), sent_ms, self._pick((False, False, True)))
         if kind == "catch":
             how = self._pick(("error", "final", "exit", "dies"))
             return Catch(self._name(), self._pick((0, 1, 2)), self._do(), how)

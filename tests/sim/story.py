@@ -7,6 +7,7 @@ accepted must come to what the model says, within a bound.
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,9 +16,9 @@ from typing import Any
 from onward import App
 from onward.core.codec import decode
 from onward.core.ids import run_id
+from onward.core.waits import EVENT, event_digest, event_partition
 from onward.engine import control, fanout
-from onward.engine.engine import HORIZON_MS
-from onward.engine.ledger import Ledger
+from onward.engine.ledger import HORIZON_MS, Ledger
 from onward.engine.views import run_view
 
 from .chance import Chance
@@ -34,6 +35,8 @@ CHAOS_MS = 25 * MINUTE_MS  # for so long faults strike
 BOUND_HORIZONS = 3  # within so many horizons after that, and after all that they wait for, runs end
 QUIET_MS = 45 * MINUTE_MS  # then everything that still lies in a queue is delivered
 LINES_KEPT = 60
+YEAR_MS = 365 * 24 * 60 * MINUTE_MS
+SLACK_MS = 60 * MINUTE_MS  # an event that is taken in so long before the end of a wait comes in time, whatever happens
 FAULTS = {
     # of a request on its way
     "kill": 0.004, "not_sent": 0.01, "reply_lost": 0.02, "throttled": 0.01, "server_error": 0.01, "conflict": 0.01,
@@ -112,6 +115,7 @@ class Story:
         self.function = Function(world, chance, self.cloud, apps, setting.settings, self._note)
         self.invariants = Invariants(world, self.cloud, self.function, self.witness, setting.horizon_ms)
         self.started: dict[str, str] = {}  # run -> program
+        self.sent: dict[str, tuple[str, str]] = {}  # event -> the run and the wait for which it was sent
         self.cancelled: set[str] = set()  # runs of which it was said that they are
 
     def _app(self, version: int) -> App:
@@ -154,8 +158,21 @@ class Story:
                 when_ms = world.now_ms + chance.between("arrival", 0, 90_000)
                 for _ in range(2 if chance.strikes("twice") else 1):
                     world.at(when_ms, lambda payload=payload: self.function.accept(payload, "bus"))
+                for wait in program.waits():
+                    if wait.sent_ms is not None:
+                        sent_id = f"{event_id}/{wait.name}"
+                        self.sent[event_digest(sent_id)] = (run, wait.name)
+                        self._send(wait.event(name), sent_id, number, when_ms + wait.sent_ms)
                 if program.cancel_ms is not None:
                     world.at(when_ms + program.cancel_ms, lambda run=run: self._cancel(run))
+
+    def _send(self, name: str, id: str, number: int, when_ms: int) -> None:
+        """Somebody sends an event, for which a run may be waiting."""
+        payload = {
+            "detail-type": name, "source": "sim", "id": id, "time": "2025-12-01T00:00:00Z", "detail": {"n": number},
+        }  # fmt: skip
+        for _ in range(2 if self.chance.strikes("twice") else 1):
+            self.world.at(when_ms, lambda: self.function.accept(payload, "bus"))
 
     def _cancel(self, run: str) -> None:
         """Somebody cancels a run from outside, until it is said to have worked."""
@@ -179,7 +196,8 @@ class Story:
         return self._all_ended() and not self.function.open and not self.cloud.in_flight
 
     def _bound_ms(self) -> int:
-        waits_ms = [run.waits_ms for run in self.invariants.runs.values()]
+        runs = self.invariants.runs.values()
+        waits_ms = [run.waits_ms for run in runs if run.waits_ms < self.world.now_ms + YEAR_MS // 2]  # else for a child
         longest = sum(_sleeps(program.nodes) for program in self.programs.values()) * 1000
         return max([self.world.now_ms, *waits_ms]) + longest + BOUND_HORIZONS * self.setting.horizon_ms + MINUTE_MS * 60
 
@@ -202,9 +220,27 @@ class Story:
                     assert times > (0 if do.once else do.fails) or do.once, (
                         f"{name} {run}: {shown} happened {times} times"
                     )
+                self._brought(run, self.programs[name])
             if view["status"] == "failed":
                 told = self.witness.by_step.get((run_id(f"{name}.on_failure", f"{run}.failed"), "tell"))
                 assert told and told[0].given == run, f"nobody was told that {run} had failed"
+
+    def _brought(self, run: str, program: Program) -> None:
+        """What arrived while its run stood was brought to it, unless the wait may have been over by then."""
+        seen = self.invariants.runs[run]
+        for wait in program.waits():
+            over_ms = seen.started_ms + wait.seconds * 1000 - SLACK_MS
+            for arrived_ms in self._arrived(run, wait.name):
+                if seen.started_ms <= arrived_ms <= over_ms:
+                    assert "event" in seen.outcomes[wait.name], f"{wait} of {run} has missed its event"
+
+    def _arrived(self, run: str, wait: str) -> list[int]:
+        """When the event for a wait was taken in, epoch milliseconds."""
+        return [
+            json.loads(item["b"]["S"])["arrived"]
+            for digest, whose in self.sent.items()
+            if whose == (run, wait) and (item := self.cloud.table.items.get((event_partition(digest), EVENT)))
+        ]
 
     def _unswept(self) -> None:
         """What is repeated by the store itself, and comes through in the end, leaves no run to the sweep."""
@@ -230,6 +266,7 @@ class Story:
                 "requests": self.cloud.requests,
                 "ticks": self.world.ticks,
                 "performances": len(self.witness.performances),
+                "events brought to waits": sum(len(run.received) for run in self.invariants.runs.values()),
                 "invariants checked": self.invariants.checks.total(),
             }
         )

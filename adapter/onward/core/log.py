@@ -110,7 +110,8 @@ def head_of(item: Item) -> dict[str, Any]:
 def attempt_of(item: Item) -> dict[str, Any]:
     """The fields of an item that says what happened to an attempt in a lane. Raises `IllegalRecord`."""
     fields = fields_of(item)
-    if fields.get("k") not in (status.BEGUN, status.RETRYING, status.DIED) or type(fields.get("until", 0)) is not int:
+    kinds = (status.BEGUN, status.RETRYING, status.DIED, status.AWAITING)
+    if fields.get("k") not in kinds or type(fields.get("until", 0)) is not int:
         raise unreadable(run_of(item.partition), item.sort, "no record of an attempt")
     return fields
 
@@ -176,10 +177,10 @@ class Move:
     """One record `planned`: first the lanes whose results were observed, in that order, then what went in flight.
 
     `first`: how many steps of the run went in flight before these, so that each has a number in the run. `wide`: so
-    many are in flight that their completions are marked.
+    many are in flight that their completions are marked. `sleeps`, `waits`: when they end, by index.
     """
 
-    __slots__ = ("count", "digest", "first", "names", "seen", "seq", "sleeps", "wide")
+    __slots__ = ("count", "digest", "first", "names", "seen", "seq", "sleeps", "waits", "wide")
 
     def __init__(self, seq: int, first: int, body: dict[str, Any]) -> None:
         self.seq = seq
@@ -191,7 +192,12 @@ class Move:
             raise ValueError(f"{self.count} steps in one plan")
         self.digest: str = body["digest"]
         self.names: list[Key] = [(name, ordinal) for name, ordinal in body["names"]]
-        self.sleeps: dict[int, int] = {int(index): _whole(end_ms) for index, end_ms in body.get("sleeps", {}).items()}
+        self.sleeps = _ends(body.get("sleeps", {}))
+        self.waits = _ends(body.get("waits", {}))
+
+
+def _ends(told: dict[str, Any]) -> dict[int, int]:
+    return {int(index): _whole(end_ms) for index, end_ms in told.items()}
 
 
 class Fold:
@@ -208,6 +214,7 @@ class Fold:
         "moves",
         "next_seq",
         "plans",
+        "received",
         "resting",
         "results",
         "run",
@@ -235,6 +242,7 @@ class Fold:
         self.flight: dict[int, set[int]] = {}  # plan -> indexes whose results were not observed yet
         self.unread: list[Lane] = []  # observed, but their results were not read yet
         self.results: dict[Lane, tuple[Key, Done | Broken]] = {}  # read
+        self.received: list[str] = []  # the events that its waits have brought, by their digests
         self.deaths = 0  # of invocations, since the log last grew otherwise
         self.ended: tuple[dict[str, Any], str | None] | None = None  # the last record, when the run has ended
         self.last_invocation: str | None = None  # which wrote the last record, where it said so
@@ -276,6 +284,8 @@ class Fold:
         try:
             _whole(body["at"])
             self.results[lane] = ((body["s"], _whole(body["n"])), outcome_of(body, item.value))
+            if "event" in body:
+                self.received.append(body["event"])
         except UNREADABLE as error:
             raise unreadable(self.run, item.sort, error) from error
         self.size_bytes += len(item.body) + len(item.value or "")
@@ -294,6 +304,15 @@ class Fold:
     def steps(self) -> int:
         """How many steps the log has planned or finished: what the bound on steps counts."""
         return len(self.memo) + len(self.slept) + sum(move.count for move in self.plans.values())
+
+    def open_lanes(self, waits_only: bool = False) -> list[Lane]:
+        """The lanes whose results were not observed, those included that nobody awaits any more."""
+        return [
+            (plan, index)
+            for plan, move in self.plans.items()
+            for index in (move.waits if waits_only else range(move.count))
+            if (plan, index) not in self.results
+        ]
 
     @property
     def in_flight(self) -> int:
@@ -357,6 +376,7 @@ _APPLY = {
     status.BROKEN: Fold._outcome,
     status.SLEPT: Fold._slept,
     status.PLANNED: Fold._planned,
+    status.STANDING: Fold._planned,
     status.DIED: Fold._died,
     status.RUN_COMPLETED: Fold._ended,
     status.RUN_FAILED: Fold._ended,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .log import Fold, Lane, Move
     from .retry import Retry
     from .values import Key
+    from .waits import Child, Wait
 
     class Conductor(Protocol):
         def blocked(self, fresh: list[Wanted], flight: list[Wanted]) -> None: ...
@@ -48,7 +49,21 @@ MAX_LISTED = 40  # steps of each list that the report of a drift shows
 class Wanted:
     """A step that the workflow called: what to perform if the log does not have it."""
 
-    __slots__ = ("args", "fn", "key", "kwargs", "once", "output_type", "retry", "sleep_ms", "timeout_s", "until_ms")
+    __slots__ = (
+        "args",
+        "child",
+        "fn",
+        "key",
+        "kwargs",
+        "once",
+        "output_type",
+        "retry",
+        "sends",
+        "sleep_ms",
+        "timeout_s",
+        "until_ms",
+        "wait",
+    )
 
     def __init__(
         self,
@@ -63,6 +78,9 @@ class Wanted:
         output_type: Any = None,
         sleep_ms: int | None = None,
         until_ms: int | None = None,
+        wait: Wait | None = None,
+        child: Child | None = None,
+        sends: bool = False,
     ) -> None:
         self.key = key
         self.fn = fn
@@ -74,10 +92,19 @@ class Wanted:
         self.output_type = output_type
         self.sleep_ms = sleep_ms  # a sleep of that long,
         self.until_ms = until_ms  # or until then
+        self.wait = wait  # a wait for events
+        self.child = child  # another run, whose result it brings
+        self.sends = sends  # an event, named by its arguments: the engine performs it
 
     @property
     def is_sleep(self) -> bool:
-        return self.fn is None
+        return self.fn is None and self.stands_ms is None
+
+    @property
+    def stands_ms(self) -> int | None:
+        """For how long it stands at most until something outside brings its result; None where it does not."""
+        outside = self.wait or self.child
+        return outside.timeout_ms if outside else None
 
     def ends_ms(self, now_ms: int) -> int:
         """When a sleep that begins now is over."""

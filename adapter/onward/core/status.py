@@ -1,12 +1,12 @@
 """The life of a run, as a table.
 
 A run is the fold of its log, and the log is append-only, so the run's status can be read off the kinds of its
-records alone. It is queued when it was started and nothing has happened yet. Performing a step makes it running;
-it stays so between steps and while failed attempts wait for the next. A sleep in sequence makes it sleeping until
-any other record follows. While several steps are in flight it is running, whatever each of them does in its own
-lane: lanes do not speak here, only what the log plans and observes. It ends once: completed, failed or cancelled,
-and after such a record there is no other. That is the fence: whoever comes late with a result finds no legal place
-to put it.
+records alone. It is queued when it was started and nothing has happened yet. Performing a step makes it running; it
+stays so between steps and while failed attempts wait for the next. A sleep in sequence makes it sleeping until any
+other record follows; a wait for events makes it waiting in the same way. While several steps are in flight it is
+running, whatever each of them does in its own lane: lanes do not speak here, only what the log plans and observes.
+It ends once: completed, failed or cancelled, and after such a record there is no other. That is the fence: whoever
+comes late with a result finds no legal place to put it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ DONE = "done"  #              a step succeeded; carries its result
 BROKEN = "broken"  #          a step failed for good; carries its last error
 SLEPT = "slept"  #            a sleep in sequence began; carries its end
 PLANNED = "planned"  #        results were observed, in this order; then these steps went in flight
+STANDING = "standing"  #      the same, where nothing is in flight but waits
+AWAITING = "awaiting"  #      in the lane of a wait: it is written down, for events to find it
 DIED = "died"  #              an invocation died where the log stood
 CLOSED = "closed"  #          in the lane of a step in flight: its run was cancelled, no result is kept any more
 RUN_COMPLETED = "run_completed"
@@ -37,6 +39,7 @@ _WORK = {
     BROKEN: RUNNING,
     SLEPT: SLEEPING,
     PLANNED: RUNNING,
+    STANDING: WAITING,
     DIED: RUNNING,
     RUN_COMPLETED: COMPLETED,
     RUN_FAILED: FAILED,
@@ -48,7 +51,7 @@ TRANSITIONS: dict[str | None, dict[str, str]] = {
     QUEUED: _WORK,
     RUNNING: _WORK,
     SLEEPING: {**_WORK, DIED: SLEEPING},
-    WAITING: _WORK,
+    WAITING: {**_WORK, DIED: WAITING},
     COMPLETED: {},
     FAILED: {},
     CANCELLED: {},

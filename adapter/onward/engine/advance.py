@@ -163,7 +163,7 @@ class Invocation:
                 f"workflow {self.workflow.name!r} called more than {self.workflow.max_steps:,} steps in one run: "
                 f"raise max_steps=, or give each step more to do"
             )
-        if len(fresh) == 1 and not flight:
+        if len(fresh) == 1 and not flight and fresh[0].stands_ms is None:
             self._alone(fresh[0])
             return
         if self.fold.in_flight - len(self.seen) + len(fresh) > MAX_IN_FLIGHT:
@@ -243,6 +243,10 @@ class Invocation:
             fold.run, fold.workflow, display(wanted.key), attempt, idempotency_key(fold.run, wanted.key)
         )
         started_ms = clock.now_ms()
+        if wanted.sends:
+            from .waiting import sender
+
+            wanted.fn = sender(self.engine, current.idempotency_key)
         self.replay.performing = wanted.key[0]
         try:
             result = perform(wanted, current, self._limit_s(wanted, started_ms), self.workflow.is_async)
@@ -314,8 +318,17 @@ class Invocation:
             "digest": plan_digest(wanted.key for wanted in fresh),
             "names": [wanted.key for wanted in fresh[:NAMES_IN_PLAN]],
         }
+        waits = {str(n): now_ms + wanted.stands_ms for n, wanted in enumerate(fresh) if wanted.stands_ms is not None}
+        for wanted in fresh:
+            if wanted.child is not None:
+                self.engine.app[wanted.child.workflow]  # raises here what cannot be begun, before it is planned
+                encode(wanted.child.data, f"the data for workflow {wanted.child.workflow!r}")
         if sleeps:
             body["sleeps"] = sleeps
+        if waits:
+            body["waits"] = waits
+            if len(waits) == len(fresh) and not self.fold.in_flight - len(self.seen):
+                body["k"] = status.STANDING
         if self.fold.in_flight - len(self.seen) + len(fresh) > FEW:
             body["wide"] = True
         timer_runs = any(self.fold.plans[plan].wide for plan in self.fold.flight)
@@ -342,6 +355,7 @@ class Invocation:
         before = self._unwritten()
         self.ledger.end(self.fold, [*([before] if before else []), (body, value)])
         self.sends = []
+        self.engine.tell_parent(self.fold)
         self.engine.note("INFO", "run completed", run_id=self.fold.run, workflow=self.workflow.name)
 
     def fail(self, error: BaseException) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from ..core.ids import is_run_id
 from ..core.log import MAX_PLANNED, MAX_SEQ
 from . import notes
-from .ledger import Ledger, Superseded
+from .ledger import HORIZON_MS, Ledger, Superseded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     Wake = Mapping[str, Any]
 
 LONGEST_INVOCATION_MS = 15 * 60 * 1000  # Lambda's own limit
-HORIZON_MS = 40 * 60 * 1000  # how far ahead `due` is set: more than two of Lambda's longest invocations
 
 
 class Engine:
@@ -58,9 +57,18 @@ class Engine:
         self.wakes = wakes
         self.clock = clock
         self.fill = fill
-        self.horizon_ms = horizon_ms
+        self.ledger.horizon_ms = horizon_ms
         self.note = note
+        self.shapes: dict[tuple[str, str], int] = {}  # of waits, known to be written down (see waiting.py)
         self.invocation_ms = LONGEST_INVOCATION_MS  # how long an invocation lasts at most; the door knows better
+
+    @property
+    def horizon_ms(self) -> int:
+        return self.ledger.horizon_ms
+
+    @horizon_ms.setter
+    def horizon_ms(self, horizon_ms: int) -> None:
+        self.ledger.horizon_ms = horizon_ms
 
     def fills(self, workflow: Workflow) -> bool:
         return workflow.fill if self.fill is None else self.fill
@@ -100,7 +108,8 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------------ due times
     def waits_ms(self, fold: Fold) -> list[int]:
-        """The times for which this run waits, as far as its log has them."""
+        """The times for which this run waits, as far as its log has them; it does not say whether waits for something
+        outside have begun."""
         times = [fold.slept[fold.resting]] if fold.resting else []
         times += [trouble.until_ms for trouble in fold.trouble.values()]
         for plan, indexes in fold.flight.items():
@@ -142,6 +151,15 @@ class Engine:
         )
         if after:
             self.send({"do": "advance", "run": after[0], "seq": 1})
+        self.tell_parent(fold)
+
+    def tell_parent(self, fold: Fold) -> None:
+        """Wake the run that waits for this one, which has ended."""
+        lane = fold.body.get("lane")
+        if lane:
+            plan, index = lane["at"]
+            wake = {"do": "step", "run": fold.body["parent"], "plan": plan, "index": index, "attempt": lane["next"]}
+            self.send(wake)
 
 
 _NUMBERS = {

@@ -42,13 +42,13 @@ from ..core.log import (
     run_of,
     unreadable,
 )
-from ..ports import Put, Swap
+from ..ports import Drop, Put, Swap
 from .advance import Invocation, crashed
 from .ledger import Superseded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from ..core.log import Fold, Lane, Move
@@ -176,7 +176,8 @@ class LaneInvocation(Invocation):
             self.engine.send(wake, at_ms)
         self.ledger.keep(self.fold)
         if self.done:
-            completed(self.engine, self.fold.run, self.move, self.lane[1], self.visible)
+            stood = self.lane[1] in self.move.waits  # meanwhile the timer may sleep, and nobody else would look
+            completed(self.engine, self.fold.run, self.move, self.lane[1], self.visible or stood)
 
     def settled(self, item: Item) -> None:
         """The step has a result."""
@@ -195,6 +196,9 @@ class LaneInvocation(Invocation):
         raise Leave  # not awaited any more, as by a task that was cancelled
 
     def _perform(self, wanted: Wanted) -> None:
+        if wanted.stands_ms is not None:
+            self._stand(wanted, self.move.waits[self.lane[1]])
+            return
         now_ms = self.engine.clock.now_ms()
         until_ms = self.move.sleeps.get(self.lane[1], 0) if wanted.is_sleep else (self.last or {}).get("until", 0)
         if until_ms > now_ms:
@@ -215,11 +219,34 @@ class LaneInvocation(Invocation):
             if self._put(attempt_key(self.lane, self.number), body):
                 self.sends.append((_step_wake(self.fold.run, self.lane, self.number + 1), body["until"]))
             raise Leave
+        self._settle(body, value)
+
+    def _settle(self, body: dict[str, Any], value: str | None, also: Sequence[Drop] = ()) -> None:
+        """Put the result where none is; the first one counts."""
         item = self.ledger.item(self.fold.run, lane_key(self.lane), body, value)
-        refused = self.ledger.store.write([Put(item)])
+        refused = self.ledger.store.write([Put(item), *also])
         standing = item if refused is None else refused.standing[0]
         assert standing is not None
         self.settled(standing)
+
+    def _stand(self, wanted: Wanted, until_ms: int) -> None:
+        """Begin to wait for what something outside brings; or say what came of it."""
+        from . import waiting
+
+        if self.last is None or self.last["k"] != status.AWAITING:
+            if not waiting.begin(self.engine, self.fold, self.lane, self.number, wanted, until_ms):
+                raise Leave  # the run has ended meanwhile
+            self.number += 1
+        found = waiting.look_back(self.engine, self.fold, wanted.wait, until_ms) if wanted.wait else None
+        if found is None and self.engine.clock.now_ms() < until_ms:
+            self.sends.append((_step_wake(self.fold.run, self.lane, self.number), until_ms))
+            raise Leave
+        if wanted.wait is None:
+            self._settle(self._outcome(wanted, status.BROKEN, 1, e=waiting.too_late(wanted).to_json()), None)
+            return
+        told, value = found or ({}, "null")
+        places = waiting.places_of(self.fold.run, self.lane, wanted.wait)
+        self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
 
     def _worn_out(self, wanted: Wanted) -> dict[str, Any] | None:
         """The final record of a step whose attempts were used up by dying, or that had begun and may run only once."""
@@ -388,7 +415,7 @@ def _look_again(engine: Engine, wake: Wake, fold: Fold | None) -> None:
         plan, number = wake["look"]
         at_ms = engine.clock.now_ms() + _look_after_ms(number + 1)
         ends = [
-            fold.plans[other].sleeps.get(index, 0)
+            fold.plans[other].sleeps.get(index) or fold.plans[other].waits.get(index, 0)
             for other, indexes in fold.flight.items()
             for index in indexes
             if (other, index) not in fold.results
@@ -462,10 +489,12 @@ def _wake_lanes(engine: Engine, fold: Fold, move: Move) -> list[int]:
         items = found.get(index, [])
         if items and items[0].sort == lane_key((move.seq, index)):
             continue  # it waits to be observed together with others
-        attempt, until_ms = 1, move.sleeps.get(index)
+        attempt, until_ms, stands = 1, move.sleeps.get(index), False
         if items:
             attempt = (lane_of(items[-1])[1] or 0) + 1
-            until_ms = until_ms or attempt_of(items[-1]).get("until")  # of a sleep it is the plan that tells
-        engine.send(_step_wake(fold.run, (move.seq, index), attempt), until_ms)
+            last = attempt_of(items[-1])
+            until_ms = until_ms or last.get("until")  # of a sleep it is the plan that tells
+            stands = last["k"] == status.AWAITING  # then it looks back now: it may have died before it did
+        engine.send(_step_wake(fold.run, (move.seq, index), attempt), None if stands else until_ms)
         times.append(until_ms or 0)
     return times

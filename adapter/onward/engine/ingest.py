@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.codec import decode
+from ..core.codec import decode, encode
 from ..core.errors import InvalidEvent, Misconfigured, RequestRefused, Unavailable, UnknownWorkflow
 from ..core.ids import run_id
 from ..core.values import MAX_NAME_CHARS, Event
@@ -13,41 +13,84 @@ if TYPE_CHECKING:
 
     from ..core.log import Fold
     from ..core.values import Failure
-    from ..ports import Put
+    from ..ports import Item, Put
     from .engine import Engine
 
 RUN_FAILED_EVENT = "onward/run.failed"
+AT_ONCE = 40  # runs that are started in one transaction
 
 
 def ingest(engine: Engine, event: Event) -> list[str]:
-    """Start the runs of an event, and return their ids; [] where no workflow is triggered by it.
+    """Keep an event, start its runs and bring it to the waits that it matches; the ids of the runs, [] where no
+    workflow is triggered by it.
 
-    When this returns, every run exists in the store and has a wake. Delivering the event again starts nothing.
+    When this returns, the event and every run exist in the store, every run has a wake, and every wait has its event.
+    Delivering the event again changes nothing.
     """
-    return [start(engine, workflow.name, event) for workflow in engine.app.triggered_by(event.name)]
+    check_event(event)
+    return _take_in(engine, event, [workflow.name for workflow in engine.app.triggered_by(event.name)])
 
 
 def start(engine: Engine, workflow: str, event: Event) -> str:
     """Start the run of one workflow for an event; the id of that run, whether it is new or was there."""
     engine.app[workflow]
-    if not isinstance(event.name, str) or not 1 <= len(event.name) <= MAX_NAME_CHARS:
-        raise InvalidEvent(
-            f"the name of an event is a string of 1 to {MAX_NAME_CHARS} characters, not {event.name!r:.80}"
+    check_event(event)
+    return _take_in(engine, event, [workflow])[0]
+
+
+def check_event(event: Event) -> None:
+    """Raises `InvalidEvent` for an event whose name or id cannot be kept."""
+    for what, text in (("name", event.name), ("id", event.id)):
+        if not isinstance(text, str) or not 1 <= len(text) <= MAX_NAME_CHARS:
+            raise InvalidEvent(
+                f"the {what} of an event is a string of 1 to {MAX_NAME_CHARS} characters, not {text!r:.80}"
+            )
+
+
+def _take_in(engine: Engine, event: Event, workflows: list[str]) -> list[str]:
+    from .waiting import bring, event_writes, kept_at
+
+    ledger = engine.ledger
+    arrived_ms = engine.clock.now_ms()
+    text, blob = ledger.spill(encode(event.data, f"the data of event {event.name!r}"))
+    runs = [run_id(workflow, event.id) for workflow in workflows]
+    born = [
+        ledger.birth(run, workflow, event, arrived_ms + engine.horizon_ms, text, blob)
+        for run, workflow in zip(runs, workflows, strict=True)
+    ]
+    kept = event_writes(ledger, event, arrived_ms, runs, text, blob)
+    first = [kept, *born[:AT_ONCE]]
+    standing = _write_new(engine, first)
+    for start in range(AT_ONCE, len(born), AT_ONCE):
+        standing += _write_new(engine, born[start : start + AT_ONCE])
+    if standing[0] is not None:
+        arrived_ms = kept_at(standing[0])
+    for run, workflow, before in zip(runs, workflows, standing[1:], strict=True):
+        engine.note(
+            "INFO",
+            "run started" if before is None else "event seen before",
+            run_id=run,
+            workflow=workflow,
+            event=event.name,
         )
-    if not isinstance(event.id, str) or not 1 <= len(event.id) <= MAX_NAME_CHARS:
-        raise InvalidEvent(f"the id of an event is a string of 1 to {MAX_NAME_CHARS} characters, not {event.id!r:.80}")
-    run = run_id(workflow, event.id)
-    due_ms = engine.clock.now_ms() + engine.horizon_ms
-    refused = engine.store.write(engine.ledger.birth(run, workflow, event, due_ms))
-    engine.note(
-        "INFO",
-        "run started" if refused is None else "event seen before",
-        run_id=run,
-        workflow=workflow,
-        event=event.name,
-    )
-    engine.send({"do": "advance", "run": run, "seq": 1})  # after a crash between write and wake, this is the wake
-    return run
+        engine.send({"do": "advance", "run": run, "seq": 1})  # after a crash between write and wake, this is the wake
+    bring(engine, event, arrived_ms, ledger.text(text, blob))
+    return runs
+
+
+def _write_new(engine: Engine, groups: list[list[Put]]) -> list[Item | None]:
+    """Write what is new of these groups, each of which is written whole or was before; for each the item that stood
+    there first, None for what is new."""
+    before: list[Item | None] = [None] * len(groups)
+    while new := [place for place, item in enumerate(before) if item is None]:
+        refused = engine.store.write([put for place in new for put in groups[place]])
+        if refused is None:
+            break
+        found = iter(refused.standing)
+        for place in new:
+            stands = [next(found) for _ in groups[place]]
+            before[place] = next((item for item in stands if item is not None), None)
+    return before
 
 
 def failure_run(engine: Engine, fold: Fold, failure: Failure) -> tuple[str, list[Put]] | None:
@@ -66,7 +109,7 @@ def failure_run(engine: Engine, fold: Fold, failure: Failure) -> tuple[str, list
     due_ms = now_ms + engine.horizon_ms
     try:
         origin["data"] = decode(engine.ledger.text(fold.value, fold.body.get("blob")))
-        return run, engine.ledger.birth(run, handler.name, event, due_ms, parent=fold.run)
+        return run, _birth(engine, run, handler.name, event, due_ms, fold.run)
     except (Unavailable, RequestRefused, Misconfigured):
         raise
     except Exception as error:  # unreadable, or too much beside the rest: the run must end all the same
@@ -74,4 +117,9 @@ def failure_run(engine: Engine, fold: Fold, failure: Failure) -> tuple[str, list
             "ERROR", "on_failure gets no event data", run_id=fold.run, workflow=fold.workflow, reason=str(error)
         )
         origin["data"] = None
-        return run, engine.ledger.birth(run, handler.name, event, due_ms, parent=fold.run)
+        return run, _birth(engine, run, handler.name, event, due_ms, fold.run)
+
+
+def _birth(engine: Engine, run: str, workflow: str, event: Event, due_ms: int, parent: str) -> list[Put]:
+    text, blob = engine.ledger.spill(encode(event.data, f"the data of event {event.name!r}"))
+    return engine.ledger.birth(run, workflow, event, due_ms, text, blob, parent)

@@ -10,10 +10,10 @@ import json
 from _thread import allocate_lock
 
 from ..core import status
-from ..core.codec import decode, encode
+from ..core.codec import decode
 from ..core.errors import BlobCorrupt, BlobMissing, ItemTooLarge
 from ..core.log import HEAD, LAYOUT, LOG_END, Done, Fold, fields_of, lane_key, log_key, partition_of, unreadable
-from ..ports import Item, Put, Swap
+from ..ports import MAX_WRITES, Drop, Item, Put, Swap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ MAX_BLOB_BYTES = 100 * 1024 * 1024
 MAX_WARM_FOLDS = 64
 MAX_WARM_BYTES = 64 * 1024 * 1024
 MAX_HEAD_TRIES = 8
+HORIZON_MS = 40 * 60 * 1000  # how far ahead `due` is set: more than two of Lambda's longest invocations
 
 
 class Superseded(Exception):
@@ -43,6 +44,7 @@ class Ledger:
         self.store = store
         self.blobs = blobs
         self.clock = clock
+        self.horizon_ms = HORIZON_MS
         self._lock = allocate_lock()  # over what is kept warm: invocations may share a process
         self._warm: dict[str, Fold] = {}
         self._texts: dict[str, str] = {}  # blobs that were read, by reference
@@ -113,7 +115,8 @@ class Ledger:
         fold.apply(item)
 
     def end(self, fold: Fold, records: Sequence[tuple[dict[str, Any], str | None]], also: Sequence[Put] = ()) -> None:
-        """Append the last records of a run and end its head, together with other writes, or raise `Superseded`."""
+        """Append the last records of a run and end its head, together with other writes, or raise `Superseded`. The
+        waits that it leaves behind are removed."""
         items = [
             self.item(fold.run, log_key(fold.next_seq + place), body, value)
             for place, (body, value) in enumerate(records)
@@ -126,16 +129,35 @@ class Ledger:
             if "e" in last:
                 fields["error"] = {"type": last["e"]["type"], "message": last["e"]["message"][:300]}
             ended = self.item(fold.run, HEAD, fields)
-            refused = self.store.write([*map(Put, items), Swap(ended, head.token), *also])
+            drops = self._open_places(fold)
+            told = self._for_parent(fold, last, records[-1][1])
+            at_once = MAX_WRITES - len(items) - 1 - len(also) - len(told)
+            refused = self.store.write([*map(Put, items), Swap(ended, head.token), *also, *drops[:at_once], *told])
             if refused is None:
                 fold.head = ended
                 for item in items:
                     fold.apply(item)
+                for start in range(at_once, len(drops), MAX_WRITES):
+                    self.store.write(drops[start : start + MAX_WRITES])
                 return
-            if any(refused.standing[: len(items)]) or any(refused.standing[len(items) + 1 :]):
+            if any(refused.standing[: len(items)]) or any(refused.standing[len(items) + 1 :][: len(also)]):
                 raise Superseded
-            fold.head = refused.standing[len(items)]
+            fold.head = refused.standing[len(items)] or fold.head  # or what the parent has was changed meanwhile
         raise Superseded
+
+    def _for_parent(self, fold: Fold, last: dict[str, Any], value: str | None) -> list[Put | Swap]:
+        if "lane" not in fold.body:
+            return []
+        from .waiting import for_parent
+
+        return for_parent(self, fold, last, value)
+
+    def _open_places(self, fold: Fold) -> list[Drop]:
+        if not fold.open_lanes(waits_only=True):
+            return []
+        from .waiting import open_places
+
+        return open_places(self, fold)
 
     def head(self, fold: Fold) -> Item:
         """The head of a run, as far as this process knows it."""
@@ -203,10 +225,20 @@ class Ledger:
         return decode(self.text(outcome.text, outcome.blob), output_type)
 
     # --------------------------------------------------------------------------------------------------- births
-    def birth(self, run: str, workflow: str, event: Event, due_ms: int, parent: str | None = None) -> list[Put]:
-        """The writes that make a run exist."""
+    def birth(
+        self,
+        run: str,
+        workflow: str,
+        event: Event,
+        due_ms: int,
+        text: str | None,
+        blob: str | None = None,
+        parent: str | None = None,
+        lane: dict[str, Any] | None = None,
+    ) -> list[Put]:
+        """The writes that make a run exist. `text`, `blob`: the event's data, encoded and spilled. `lane`: the place of
+        its parent that waits for it."""
         named = {"name": event.name, "id": event.id, "at": event.at_ms}
-        text, blob = self.spill(encode(event.data, f"the data of event {event.name!r}"))
         now_ms = self.clock.now_ms()
         started: dict[str, Any] = {
             "k": status.STARTED,
@@ -219,6 +251,8 @@ class Ledger:
             started["blob"] = blob
         if parent:
             started["parent"] = parent
+        if lane:
+            started["lane"] = lane
         head = {"workflow": workflow, "status": status.QUEUED, "event": named, "started": now_ms}
         return [
             Put(self.item(run, HEAD, head, due_ms=due_ms)),

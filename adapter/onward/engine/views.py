@@ -46,7 +46,7 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
     for move in fold.moves:
         for index, key in enumerate(move.names):
             if index in fold.flight.get(move.seq, ()) and key not in steps:
-                kind = "sleeping" if index in move.sleeps else "running"
+                kind = "sleeping" if index in move.sleeps else "waiting" if index in move.waits else "running"
                 if fold.status == status.CANCELLED:
                     kind = status.CANCELLED
                 steps[key] = {**_EMPTY, "name": display(key), "status": kind}
@@ -72,12 +72,14 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
 
 
 _EMPTY: dict[str, Any] = {"attempts": 0, "duration_ms": None, "ended_ms": None, "error": None, "retry_at_ms": None}
+_EMPTY["waits_for"] = None  # of a wait: the events, as people read them
 _STATUS = {
     status.BEGUN: "running",
     status.RETRYING: "retrying",
     status.DONE: "completed",
     status.BROKEN: "failed",
     status.SLEPT: "sleeping",
+    status.AWAITING: "waiting",
 }
 
 
@@ -105,6 +107,7 @@ def _add(steps: dict[Key, dict[str, Any]], body: dict[str, Any]) -> None:
         ended_ms=body["at"],
         error=body.get("e"),
         retry_at_ms=body.get("until"),
+        waits_for=body.get("for"),
     )
 
 

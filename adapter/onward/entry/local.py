@@ -20,7 +20,8 @@ from ..core.log import Fold, head_of, run_of
 from ..core.status import IllegalRecord
 from ..engine import notes
 from ..engine.control import died
-from ..engine.engine import HORIZON_MS, Engine
+from ..engine.engine import Engine
+from ..engine.ledger import HORIZON_MS
 from ..engine.sweep import sweep
 from ..engine.views import unfinished
 from ..local.blobs import FolderBlobs

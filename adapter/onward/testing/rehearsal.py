@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.codec import decode
 from ..core.values import Event
-from ..engine.engine import HORIZON_MS, Engine
+from ..engine.engine import Engine
 from ..engine.ingest import ingest
+from ..engine.ledger import HORIZON_MS
 from ..engine.notes import silent
 from ..engine.sweep import sweep
 from ..engine.views import run_view, unfinished

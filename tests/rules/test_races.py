@@ -371,3 +371,19 @@ def test_a_step_that_waits_for_its_next_attempt_is_not_performed_when_its_run_ha
         while stage.step():  # on to the wake of its second attempt, which comes when the run has failed
             pass
         assert stage.view(run)["status"] == "failed" and performed == ["a"]
+
+
+def test_what_loses_a_race_keeps_no_result_after_a_cancel():
+    async def work(event, step):
+        first = [asyncio.ensure_future(step.run(name, str, name)) for name in ("fast", "slow")]
+        _, losers = await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        for loser in losers:
+            loser.cancel()
+        await step.sleep("rest", 3600)
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        [run] = stage.start("go")
+        while stage.view(run)["status"] != "sleeping":
+            stage.step()
+        assert control.cancel(stage.engine, run)
+        assert json.loads(stage.store.get([(partition_of(run), "S#00000001.00001")])[0].body)["k"] == "closed"

@@ -96,7 +96,7 @@ MUTANTS = (
     m("a step that may run only once is not noted before it runs", "engine/advance.py",
       "            if wanted.once:\n                self._append(self._outcome(wanted, status.BEGUN, attempts + 1))\n", ""),
     m("a step that had begun and may run only once runs again", "engine/advance.py",
-      "if (trouble is not None and trouble.begun) or (fold.deaths", "if (fold.deaths"),
+      "if begun or (fold.deaths", "if (fold.deaths"),
     m("a step beside others that may run only once runs again", "engine/fanout.py",
       "if not begun and self.number <= wanted.retry.max_attempts:", "if self.number <= wanted.retry.max_attempts:"),
     m("the idempotency key changes with the attempt", "engine/advance.py",

@@ -26,7 +26,8 @@ died. Beside others there stands first, in brackets, what its lane has, where `c
 whether the workflow is sync or async, and whether the store is DynamoDB's or SQLite.
 
 The table has a row for each ordered pair: the one that is held, and the one that happens meanwhile. What it allows is
-all that may come of it, and each of it does.
+all that may come of it, and each of it does, but for what is marked `?`: there it takes two wakes that come within the
+milliseconds that a step takes, which a store that is a little faster or slower decides.
 """
 
 from __future__ import annotations
@@ -53,7 +54,14 @@ class Lawful(NamedTuple):
     why: str
 
     def of(self, shape: str) -> set[str]:
-        return set((self.sequence if shape == SEQUENCE else self.beside).split())
+        return {outcome.rstrip("?") for outcome in self._told(shape)}
+
+    def surely(self, shape: str) -> set[str]:
+        """Those that do not depend on milliseconds."""
+        return {outcome for outcome in self._told(shape) if not outcome.endswith("?")}
+
+    def _told(self, shape: str) -> list[str]:
+        return (self.sequence if shape == SEQUENCE else self.beside).split()
 
 
 TABLE = {
@@ -173,7 +181,7 @@ TABLE = {
         "the sweep finds a run that goes on, or has ended: its wakes are stale, and what has ended is not due again"),
     (SWEEPS, FAIL): Lawful("bF1", "[b]pF1",
         "the sweep recovers a run that has failed: it is not due again"),
-    (SWEEPS, TIME_OUT): Lawful("rdC2", "[rd]pC2 [rd]pC3",
+    (SWEEPS, TIME_OUT): Lawful("rdC2", "[rd]pC2 [rd]pC3?",
         "the next attempt has its own wake and the sweep's: beside others both may perform it, and one result is kept"),
     (SWEEPS, DIE): Lawful("xdC2", "[xd]pC2",
         "the next attempt has its own wake and the sweep's: one of them comes first"),
@@ -183,8 +191,8 @@ TABLE = {
         "the timer was only late: the sweep's wakes are stale when they arrive"),
     (SWEEPS, REDELIVER): Lawful("dC1", "[d]pC1",
         "the sweep's wakes are stale when they arrive"),
-    (SWEEPS, SWEEPS): Lawful("dC1", "[d]pC1",
-        "of two sweeps one moves the due of the run"),
+    (SWEEPS, SWEEPS): Lawful("dC1", "[d]pC1 [d]pC2?",
+        "of two sweeps one moves the due of the run; beside others its wake and the late one may both perform"),
 }  # fmt: skip
 
 

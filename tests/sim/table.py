@@ -74,6 +74,8 @@ class Table:
         self.items: dict[Key, Attributes] = {}
         self.index: dict[Key, tuple[str, int]] = {}
         self.charged = 0.0
+        self._index_changes = 0
+        self._indexed: dict[Key, int] = {}  # the number of the last change of each item that came to the index
         self._sorts: dict[str, list[str]] = {}
         self._tokens: dict[str, Replay] = {}
         self._now_ms = now_ms
@@ -256,14 +258,19 @@ class Table:
             indexed = sum(_write_units(_size(_entry(one))) for one in (before or {}, after or {}) if "due" in one)
             entry = (after["shard"]["S"], int(after["due"]["N"])) if after and "due" in after else None
             lag_ms = self._lag_ms()
+            number = self._index_changes = self._index_changes + 1
             if lag_ms and self._later is not None:
-                self._later(lag_ms, lambda: self._to_index(key, entry))
+                self._later(lag_ms, lambda: self._to_index(key, entry, number))
             else:
-                self._to_index(key, entry)
+                self._to_index(key, entry, number)
         self.changed(Change(key, before, after))
         return rate * _write_units(max(_size(before or {}), _size(after or {}))) + indexed
 
-    def _to_index(self, key: Key, entry: tuple[str, int] | None) -> None:
+    def _to_index(self, key: Key, entry: tuple[str, int] | None, number: int) -> None:
+        """The changes of one item come to the index late, and in their order."""
+        if self._indexed.get(key, 0) > number:
+            return
+        self._indexed[key] = number
         if entry is None:
             self.index.pop(key, None)
         else:

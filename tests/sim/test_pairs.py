@@ -36,7 +36,7 @@ def raced(what: Race, every: int = 1) -> set[str]:
 @pytest.mark.parametrize("shape", [SEQUENCE, PARALLEL])
 def test_a_pair_comes_to_what_is_lawful_and_to_all_of_it(first: str, second: str, shape: str) -> None:
     by_kind = {is_async: raced(Race(first, second, shape, is_async)) for is_async in KINDS}
-    assert set().union(*by_kind.values()) == TABLE[first, second].of(shape), "the table allows what never happens"
+    assert set().union(*by_kind.values()) >= TABLE[first, second].surely(shape), "the table allows what never happens"
     assert by_kind[False] == by_kind[True], "sync and async workflows come to different ends"
 
 

@@ -168,7 +168,7 @@ class SkewedClock:
         return self._world.now_ms + self._skew_ms
 
     def random(self) -> float:
-        return float(self._chance.stream("clock").random())
+        return float(self._chance.stream("jitter").random())
 
     def token(self) -> str:
-        return str(self._chance.token("clock"))
+        return str(self._chance.token("token"))

@@ -295,6 +295,11 @@ class Fold:
         """How many steps the log has planned or finished: what the bound on steps counts."""
         return len(self.memo) + len(self.slept) + sum(move.count for move in self.plans.values())
 
+    def open_lanes(self) -> list[Lane]:
+        """The lanes whose results were not observed, those included that nobody awaits any more."""
+        lanes = [(plan, index) for plan, move in self.plans.items() for index in range(move.count)]
+        return [lane for lane in lanes if lane not in self.results]
+
     @property
     def in_flight(self) -> int:
         return sum(map(len, self.flight.values()))

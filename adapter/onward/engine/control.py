@@ -126,8 +126,8 @@ def cancel(engine: Engine, run: str) -> bool:
 
 
 def _open_lanes(engine: Engine, fold: Fold) -> list[Lane]:
-    """The lanes of the steps in flight that have no result."""
-    lanes = [(plan, index) for plan, indexes in fold.flight.items() for index in sorted(indexes)]
+    """The lanes that have no result, the losers of a race among them."""
+    lanes = fold.open_lanes()
     found = {item.sort for item in engine.ledger.lanes(fold.run, lanes)}
     return [lane for lane in lanes if lane_key(lane) not in found]
 

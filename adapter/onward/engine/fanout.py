@@ -131,7 +131,8 @@ def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | 
         engine.note("INFO", "stale wake", run_id=run, plan=lane[0], index=lane[1], attempt=attempt)
         engine.ledger.keep(fold)
         return
-    engine.watch(fold)
+    if lane[1] not in fold.plans[lane[0]].waits:  # they stand, and the log does not say until when to look after them
+        engine.watch(fold)
     last = attempt_of(before) if before is not None else None
     conductor = LaneInvocation(engine, fold, lane, attempt, last, deadline_ms, invocation)
     if result is not None:

@@ -158,7 +158,9 @@ def _wait(
 
 
 def _send(replay: Replay, default: Retry, name: str, event: str | None, data: Any) -> Effects:
-    wanted = Wanted(replay.key(name), _engine_sends, (event or name, data), retry=default, sends=True)
+    wanted = Wanted(
+        replay.key(name), _engine_sends, (name if event is None else event, data), retry=default, sends=True
+    )
     return replay.result(wanted, (yield wanted))
 
 
@@ -248,7 +250,9 @@ class Step:
         disagree), or since `since`, so one that is sent a moment too early is not missed; but none that this run has
         received before.
         """
-        found: Event | None = self._settle(_wait(self._replay, name, {event or name: match}, where, timeout, since))
+        found: Event | None = self._settle(
+            _wait(self._replay, name, {name if event is None else event: match}, where, timeout, since)
+        )
         return found
 
     def wait_for_any(
@@ -360,7 +364,7 @@ class AsyncStep:
     ) -> Event | None:
         """As `Step.wait_for_event`."""
         found: Event | None = await self._settle(
-            _wait(self._replay, name, {event or name: match}, where, timeout, since)
+            _wait(self._replay, name, {name if event is None else event: match}, where, timeout, since)
         )
         return found
 

@@ -8,11 +8,14 @@ from .core.values import MAX_NAME_CHARS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
+
+    from .core.values import Event
 
     Handler = Callable[[Any, Any], Any]
 
+MAX_TRIGGERS = 10  # of one workflow
 MAX_STEPS = 10_000  # of one run, unless the workflow says otherwise
 _CO_COROUTINE = 0x80  # the flag of a code object that `async def` made (inspect.CO_COROUTINE)
 
@@ -23,20 +26,44 @@ def check_name(what: str, name: object) -> str:
     return name
 
 
-class Workflow:
-    """A workflow function with its trigger and options. Calling it calls the function."""
+def check_triggers(on: object) -> tuple[str, ...]:
+    names = on if isinstance(on, list | tuple) else [on]
+    if not 1 <= len(names) <= MAX_TRIGGERS:
+        raise InvalidOption(f"on= takes the name of an event, or a list of 1 to {MAX_TRIGGERS}, not {len(names)}")
+    return tuple(check_name("on=", name) for name in names)
 
-    __slots__ = ("fill", "fn", "is_async", "max_steps", "name", "on", "on_failure", "retry")
+
+def name_fits(pattern: str, name: str) -> bool:
+    """Whether the name of an event fits one that may have `*` in it, each for any characters, none included."""
+    first, *others = pattern.split("*")
+    if not others:
+        return pattern == name
+    at = len(first)
+    if not name.startswith(first):
+        return False
+    for part in others[:-1]:
+        found = name.find(part, at)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return len(name) - at >= len(others[-1]) and name.endswith(others[-1])
+
+
+class Workflow:
+    """A workflow function with its triggers and options. Calling it calls the function."""
+
+    __slots__ = ("fill", "fn", "is_async", "max_steps", "name", "on", "on_failure", "retry", "where")
 
     def __init__(
         self,
         fn: Callable[..., Any],
         name: str,
-        on: str | None,
+        on: tuple[str, ...],
         retry: Retry,
         on_failure: Workflow | None,
         max_steps: int,
         fill: bool,
+        where: Callable[[Event], Any] | None = None,
     ) -> None:
         self.fn = fn
         self.name = name
@@ -45,6 +72,7 @@ class Workflow:
         self.on_failure = on_failure
         self.max_steps = max_steps
         self.fill = fill
+        self.where = where
         code = getattr(fn, "__code__", None)
         self.is_async = bool(code is not None and code.co_flags & _CO_COROUTINE)
 
@@ -52,7 +80,11 @@ class Workflow:
         return self.fn(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<workflow {self.name!r} on {self.on!r}>"
+        return f"<workflow {self.name!r} on {', '.join(self.on) or 'nothing'}>"
+
+    def hears(self, event_name: str) -> bool:
+        """Whether events of that name start it (those of which `where` says yes)."""
+        return any(name_fits(name, event_name) for name in self.on)
 
 
 class App:
@@ -65,15 +97,19 @@ class App:
     def workflow(
         self,
         *,
-        on: str,
+        on: str | Sequence[str],
+        where: Callable[[Event], Any] | None = None,
         name: str | None = None,
         retries: int | Retry = 4,
         on_failure: Callable[..., Any] | None = None,
         max_steps: int = MAX_STEPS,
         steps_per_invocation: int | str = 1,
     ) -> Callable[[Callable[..., Any]], Workflow]:
-        """Make a function `(event, step)` a workflow that each event named `on` starts.
+        """Make a function `(event, step)` a workflow that each event named `on` starts: a name, one with `*` in it
+        ("order/*"), or a list of up to 10 of these.
 
+        `where`: a function of the event that must say yes as well; where it raises, the event starts nothing, and the
+        log says why.
         `name`: the function's own unless given; runs are found under it, so keep it when you rename the function.
         `retries`: how often a failed step is tried again: a number (default 4: five attempts) or a `Retry`.
         `on_failure`: a function `(event, step)`, itself a workflow, that is run when a run of this one has failed;
@@ -82,7 +118,9 @@ class App:
         perform as many as fit in the time that is left to an invocation.
         """
         retry = Retry.of(retries)
-        check_name("on=", on)
+        names = check_triggers(on)
+        if where is not None and not callable(where):
+            raise InvalidOption(f"where= takes a function of the event, not {type(where).__name__}")
         if isinstance(max_steps, bool) or not isinstance(max_steps, int) or not 1 <= max_steps <= 1_000_000:
             raise InvalidOption(f"max_steps= takes 1 to 1,000,000, not {max_steps!r}")
         if steps_per_invocation not in (1, "fill"):
@@ -97,8 +135,8 @@ class App:
             own_name = check_name("the name of a workflow", getattr(fn, "__name__", "") if name is None else name)
             after = None
             if on_failure is not None:
-                after = self._add(Workflow(on_failure, f"{own_name}.on_failure", None, retry, None, max_steps, fill))
-            return self._add(Workflow(fn, own_name, on, retry, after, max_steps, fill))
+                after = self._add(Workflow(on_failure, f"{own_name}.on_failure", (), retry, None, max_steps, fill))
+            return self._add(Workflow(fn, own_name, names, retry, after, max_steps, fill, where))
 
         return register
 
@@ -124,7 +162,7 @@ class App:
 
     def triggered_by(self, event_name: str) -> list[Workflow]:
         """The workflows that an event of that name starts."""
-        return [workflow for workflow in self if workflow.on == event_name]
+        return [workflow for workflow in self if workflow.hears(event_name)]
 
     def handler(self, **options: Any) -> Handler:
         """The Lambda handler of this app: `handler = app.handler()` in the module that is deployed. It reads its

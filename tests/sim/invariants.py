@@ -273,6 +273,8 @@ class Invariants:
                 run = self.runs[wake["run"]]
                 most = ADVANCE_REQUESTS
                 most += TELLING_REQUESTS if run.is_child and run.ended is not None else 0
+                if run.ended is not None:  # it looks for what its waits have left behind
+                    most += sum(step not in run.outcomes for step in run.places)
                 most += SENDING_REQUESTS if run.sent_at >= invocation.began_tick else 0
                 what = f"advancing run {wake['run']} at {wake['seq']} took {task.requests} requests"
                 self.hold(11, task.requests <= most, what)

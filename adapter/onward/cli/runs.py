@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     app, module = target.load(options.target)
     started = app.triggered_by(options.event)
     if not started:
-        known = ", ".join(sorted(str(workflow.on) for workflow in app if workflow.on)) or "none"
+        known = ", ".join(sorted({name for workflow in app for name in workflow.on})) or "none"
         raise UnknownWorkflow(
             f"no workflow of {options.target} is started by event {options.event!r}; known events: {known}"
         )

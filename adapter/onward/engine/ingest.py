@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..app import Workflow
     from ..core.log import Fold
     from ..core.values import Failure
     from ..ports import Item, Put
@@ -28,7 +29,16 @@ def ingest(engine: Engine, event: Event) -> list[str]:
     Delivering the event again changes nothing.
     """
     check_event(event)
-    return _take_in(engine, event, [workflow.name for workflow in engine.app.triggered_by(event.name)])
+    return _take_in(engine, event, [w.name for w in engine.app.triggered_by(event.name) if _says_yes(engine, w, event)])
+
+
+def _says_yes(engine: Engine, workflow: Workflow, event: Event) -> bool:
+    try:
+        return workflow.where is None or bool(workflow.where(event))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        engine.note("ERROR", "where= raised, taken for no", workflow=workflow.name, event=event.name, reason=reason)
+        return False
 
 
 def start(engine: Engine, workflow: str, event: Event) -> str:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from onward.core.cron import MAX_EXPRESSION_CHARS, Cron
 from onward.core.errors import InvalidOption
+from tests.lines import within
 
 PARIS = ZoneInfo("Europe/Paris")
 MINUTE_MS = 60_000
@@ -344,12 +344,12 @@ def test_the_scheduler_is_told_in_its_own_words(expression, told):
 
 
 def test_a_time_is_found_without_looking_at_every_minute():
-    began = time.process_time()
-    Cron("59 23 29 2 *", tz="Europe/Paris").next_ms(ms("2096-03-01T00:00"))
+    leap = Cron("59 23 29 2 *", tz="Europe/Paris")
+    found = within(5_000, lambda: leap.next_ms(ms("2096-03-01T00:00")))
+    assert text_of(found, ZoneInfo("Europe/Paris")) == "2104-02-29 23:59 Fri"  # 2100 has no such day
     for expression in ("* * * * *", "59 23 31 12 *"):
         for after_ms in range(0, ms("2060-01-01T00:00"), 10**11):
-            Cron(expression, tz="America/New_York").next_ms(after_ms)
-    assert time.process_time() - began < 2.0
+            within(5_000, lambda e=expression, a=after_ms: Cron(e, tz="America/New_York").next_ms(a))
 
 
 def test_it_says_what_it_is():

@@ -182,7 +182,7 @@ def test_no_process_is_left_after_stop(make: Make) -> None:
     pids = [*service.pids, started["child"]]
     began_s = time.monotonic()
     service.stop()
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 30  # and not the 60 s that they sleep
     assert soon(lambda: not any(map(lives, pids)))
     assert not [thread for thread in threading.enumerate() if thread.name == "local-lambda"]
 

@@ -29,7 +29,18 @@ if TYPE_CHECKING:
     )
     from .core.retry import Retry
     from .core.values import Event
+    from .flow import (
+        Batch,
+        CancelOn,
+        Concurrency,
+        Debounce,
+        Idempotency,
+        RateLimit,
+        Singleton,
+        Throttle,
+    )
     from .step import AsyncStep, CurrentStep, Step, current_step
+    from .triggers import cron, pattern
 
 __version__ = "0.1.0"
 
@@ -49,28 +60,49 @@ _HOMES = {
     ),
     "core.retry": ("Retry",),
     "core.values": ("Event",),
+    "flow": (
+        "Batch",
+        "CancelOn",
+        "Concurrency",
+        "Debounce",
+        "Idempotency",
+        "RateLimit",
+        "Singleton",
+        "Throttle",
+    ),
     "step": ("AsyncStep", "CurrentStep", "Step", "current_step"),
+    "triggers": ("cron", "pattern"),
 }
 
 __all__ = [
     "App",
     "AsyncStep",
+    "Batch",
+    "CancelOn",
+    "Concurrency",
     "CurrentStep",
+    "Debounce",
     "DefinitionError",
     "Drift",
     "Event",
     "Fault",
+    "Idempotency",
     "LeaveSwallowed",
     "NonRetriable",
     "NotEncodable",
     "OnwardError",
+    "RateLimit",
     "Retry",
     "RetryAfter",
+    "Singleton",
     "Step",
     "StepError",
     "StepTimeout",
+    "Throttle",
     "Workflow",
+    "cron",
     "current_step",
+    "pattern",
 ]
 
 

@@ -9,13 +9,17 @@ from .core.values import MAX_NAME_CHARS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Any
+    from typing import Any, Unpack
 
     from .core.values import Event
+    from .flow import Flow, FlowOptions
+    from .triggers import Pattern, Schedule
 
+    Trigger = str | Pattern | Schedule
     Handler = Callable[[Any, Any], Any]
 
 MAX_TRIGGERS = 10  # of one workflow
+OWN_EVENTS = "onward/"  # how the names of Onward's own events begin
 MAX_STEPS = 10_000  # of one run, unless the workflow says otherwise
 _CO_COROUTINE = 0x80  # the flag of a code object that `async def` made (inspect.CO_COROUTINE)
 
@@ -26,11 +30,25 @@ def check_name(what: str, name: object) -> str:
     return name
 
 
-def check_triggers(on: object) -> tuple[str, ...]:
-    names = on if isinstance(on, list | tuple) else [on]
-    if not 1 <= len(names) <= MAX_TRIGGERS:
-        raise InvalidOption(f"on= takes the name of an event, or a list of 1 to {MAX_TRIGGERS}, not {len(names)}")
-    return tuple(check_name("on=", name) for name in names)
+def check_triggers(on: object) -> tuple[Trigger, ...]:
+    triggers = on if isinstance(on, list | tuple) else [on]
+    if not 1 <= len(triggers) <= MAX_TRIGGERS:
+        raise InvalidOption(f"on= takes one trigger, or a list of 1 to {MAX_TRIGGERS}, not of {len(triggers)}")
+    for trigger in triggers:
+        if not _is_trigger(trigger):
+            raise InvalidOption(
+                f'on= takes the name of an event, pattern({{...}}) or cron("..."), or a list of these, not {trigger!r:.80}'
+            )
+    return tuple(triggers)
+
+
+def _is_trigger(trigger: object) -> bool:
+    if isinstance(trigger, str):
+        check_name("on=", trigger)
+        return True
+    from .triggers import Pattern, Schedule
+
+    return isinstance(trigger, Pattern | Schedule)
 
 
 def name_fits(pattern: str, name: str) -> bool:
@@ -52,18 +70,33 @@ def name_fits(pattern: str, name: str) -> bool:
 class Workflow:
     """A workflow function with its triggers and options. Calling it calls the function."""
 
-    __slots__ = ("fill", "fn", "is_async", "max_steps", "name", "on", "on_failure", "retry", "where")
+    __slots__ = (
+        "fill",
+        "flow",
+        "fn",
+        "is_async",
+        "max_steps",
+        "name",
+        "on",
+        "on_cancel",
+        "on_failure",
+        "retry",
+        "where",
+    )
 
     def __init__(
         self,
         fn: Callable[..., Any],
         name: str,
-        on: tuple[str, ...],
+        on: tuple[Trigger, ...],
         retry: Retry,
-        on_failure: Workflow | None,
         max_steps: int,
         fill: bool,
+        *,
         where: Callable[[Event], Any] | None = None,
+        on_failure: Workflow | None = None,
+        on_cancel: Workflow | None = None,
+        flow: Flow | None = None,
     ) -> None:
         self.fn = fn
         self.name = name
@@ -73,6 +106,8 @@ class Workflow:
         self.max_steps = max_steps
         self.fill = fill
         self.where = where
+        self.on_cancel = on_cancel
+        self.flow = flow
         code = getattr(fn, "__code__", None)
         self.is_async = bool(code is not None and code.co_flags & _CO_COROUTINE)
 
@@ -80,11 +115,23 @@ class Workflow:
         return self.fn(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<workflow {self.name!r} on {', '.join(self.on) or 'nothing'}>"
+        return f"<workflow {self.name!r} on {', '.join(map(str, self.on)) or 'nothing'}>"
 
-    def hears(self, event_name: str) -> bool:
-        """Whether events of that name start it (those of which `where` says yes)."""
-        return any(name_fits(name, event_name) for name in self.on)
+    def hears(self, event: Event) -> bool:
+        """Whether the event starts it, unless `where` says no. Raises `InvalidEvent` where a pattern cannot tell."""
+        ours = event.name.startswith(OWN_EVENTS)  # "*" is for the user's events, and not for Onward's own
+        for trigger in self.on:
+            if isinstance(trigger, str):
+                if name_fits(trigger, event.name) and (not ours or trigger.startswith(OWN_EVENTS)):
+                    return True
+            elif hasattr(trigger, "fits") and trigger.fits(event):
+                return True
+        return False
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        """The times in its triggers."""
+        return [trigger for trigger in self.on if not isinstance(trigger, str) and not hasattr(trigger, "fits")]
 
 
 class App:
@@ -97,16 +144,18 @@ class App:
     def workflow(
         self,
         *,
-        on: str | Sequence[str],
+        on: Trigger | Sequence[Trigger],
         where: Callable[[Event], Any] | None = None,
         name: str | None = None,
         retries: int | Retry = 4,
         on_failure: Callable[..., Any] | None = None,
+        on_cancel: Callable[..., Any] | None = None,
         max_steps: int = MAX_STEPS,
         steps_per_invocation: int | str = 1,
+        **flow: Unpack[FlowOptions],
     ) -> Callable[[Callable[..., Any]], Workflow]:
-        """Make a function `(event, step)` a workflow that each event named `on` starts: a name, one with `*` in it
-        ("order/*"), or a list of up to 10 of these.
+        """Make a function `(event, step)` a workflow that each event starts which is named in `on`: a name, one with
+        `*` in it ("order/*"), a `pattern({...})` of EventBridge, a `cron("...")`, or a list of up to 10 of these.
 
         `where`: a function of the event that must say yes as well; where it raises, the event starts nothing, and the
         log says why.
@@ -114,29 +163,42 @@ class App:
         `retries`: how often a failed step is tried again: a number (default 4: five attempts) or a `Retry`.
         `on_failure`: a function `(event, step)`, itself a workflow, that is run when a run of this one has failed;
         its event is named `onward/run.failed` and its data has `run_id`, `workflow`, `error` and `event`.
+        `on_cancel`: the same for a run that was cancelled; its event is named `onward/run.cancelled`.
         `max_steps`: a run that calls more steps than this fails. `steps_per_invocation`: 1 (default), or "fill" to
         perform as many as fit in the time that is left to an invocation.
+        `flow`: how many runs start, when, and how long they may take (see `onward.flow`): `idempotency`, `singleton`,
+        `rate_limit`, `debounce`, `batch`, `throttle`, `delay`, `concurrency`, `priority`, `cancel_on`, `start_timeout`
+        and `finish_timeout`. Raises `InvalidOption` for what makes no sense.
         """
         retry = Retry.of(retries)
-        names = check_triggers(on)
+        triggers = check_triggers(on)
         if where is not None and not callable(where):
             raise InvalidOption(f"where= takes a function of the event, not {type(where).__name__}")
         if isinstance(max_steps, bool) or not isinstance(max_steps, int) or not 1 <= max_steps <= 1_000_000:
             raise InvalidOption(f"max_steps= takes 1 to 1,000,000, not {max_steps!r}")
         if steps_per_invocation not in (1, "fill"):
             raise InvalidOption(f'steps_per_invocation= takes 1 or "fill", not {steps_per_invocation!r}')
-        if on_failure is not None and not callable(on_failure):
-            raise InvalidOption(f"on_failure= takes a function (event, step), not {type(on_failure).__name__}")
+        for option, after in (("on_failure", on_failure), ("on_cancel", on_cancel)):
+            if after is not None and not callable(after):
+                raise InvalidOption(f"{option}= takes a function (event, step), not {type(after).__name__}")
         fill = steps_per_invocation == "fill"
+        limits = None
+        if flow:
+            from .flow import Flow
+
+            limits = Flow(flow)
 
         def register(fn: Callable[..., Any]) -> Workflow:
             if not callable(fn):
                 raise InvalidOption(f"@app.workflow decorates a function (event, step), not {type(fn).__name__}")
             own_name = check_name("the name of a workflow", getattr(fn, "__name__", "") if name is None else name)
-            after = None
-            if on_failure is not None:
-                after = self._add(Workflow(on_failure, f"{own_name}.on_failure", (), retry, None, max_steps, fill))
-            return self._add(Workflow(fn, own_name, names, retry, after, max_steps, fill, where))
+            afters = {
+                option: self._add(Workflow(after, f"{own_name}.{option}", (), retry, max_steps, fill))
+                for option, after in (("on_failure", on_failure), ("on_cancel", on_cancel))
+                if after is not None
+            }
+            workflow = Workflow(fn, own_name, triggers, retry, max_steps, fill, where=where, flow=limits, **afters)
+            return self._add(workflow)
 
         return register
 
@@ -159,10 +221,6 @@ class App:
 
     def __iter__(self) -> Iterator[Workflow]:
         return iter(self._workflows.values())
-
-    def triggered_by(self, event_name: str) -> list[Workflow]:
-        """The workflows that an event of that name starts."""
-        return [workflow for workflow in self if workflow.hears(event_name)]
 
     def handler(self, **options: Any) -> Handler:
         """The Lambda handler of this app: `handler = app.handler()` in the module that is deployed. It reads its

@@ -95,7 +95,7 @@ def _run(
 
 
 def _sleep(replay: Replay, name: str, duration: float | timedelta) -> Effects:
-    sleep_ms = _span_ms(duration)
+    sleep_ms = span_ms(duration)
     if sleep_ms is None:
         raise InvalidOption(f"step {name!r}: a sleep takes 0 seconds to 366 days, not {duration!r:.80}")
     wanted = Wanted(replay.key(name), sleep_ms=sleep_ms)
@@ -110,7 +110,7 @@ def _sleep_until(replay: Replay, name: str, when: datetime) -> Effects:
     return replay.result(wanted, (yield wanted))
 
 
-def _span_ms(span: float | timedelta) -> int | None:
+def span_ms(span: float | timedelta) -> int | None:
     """Milliseconds of a span of up to 366 days; None for anything else."""
     seconds: Any = span.total_seconds() if hasattr(span, "total_seconds") else span
     return round(seconds * 1000) if _is_number(seconds) and 0 <= seconds * 1000 <= MAX_SLEEP_MS else None
@@ -144,7 +144,7 @@ def _wait(
         matches = matches_of(events)
     except ValueError as error:
         raise InvalidOption(f"step {name!r}: {error}") from None
-    timeout_ms = MAX_SLEEP_MS if timeout is None else _span_ms(timeout)
+    timeout_ms = MAX_SLEEP_MS if timeout is None else span_ms(timeout)
     if timeout_ms is None:
         raise InvalidOption(f"step {name!r}: timeout= takes 0 seconds to 366 days, not {timeout!r:.80}")
     since_ms = None if since is None else epoch_ms(since)
@@ -174,7 +174,7 @@ def _invoke(replay: Replay, workflow: Any, data: Any, timeout: float | timedelta
     named = getattr(workflow, "name", workflow)
     if not isinstance(named, str):
         raise InvalidOption(f"step.invoke takes a workflow or its name, not {type(workflow).__name__}")
-    timeout_ms = MAX_SLEEP_MS if timeout is None else _span_ms(timeout)
+    timeout_ms = MAX_SLEEP_MS if timeout is None else span_ms(timeout)
     if timeout_ms is None:
         raise InvalidOption(f"step {name or named!r}: timeout= takes 0 seconds to 366 days, not {timeout!r:.80}")
     wanted = Wanted(replay.key(name or named), child=Child(named, data, timeout_ms))

@@ -89,7 +89,7 @@ class CaseStage(Stage):
         self.case = case
         self.effects = SeenEffects(self, case.once)
         super().__init__(lambda stage: case.build(self.effects), case.name)
-        self.run = run_id(self.app.triggered_by("go")[0].name, "event")
+        self.run = run_id(next(iter(self.app)).name, "event")
         self.invocations: list[Invocation] = []
         self.function.begins = self.invocations.append
         self.sent: list[dict[str, Any]] = []

@@ -184,6 +184,6 @@ def _event(payload: dict[str, Any]) -> Event:
     try:
         at = datetime.fromisoformat(payload["time"])
         at_ms = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-        return Event(payload["detail-type"], payload["detail"], payload["id"], at_ms)
+        return Event(payload["detail-type"], payload["detail"], payload["id"], at_ms, payload)
     except (KeyError, ValueError, TypeError) as error:
         raise UnknownPayload(f"an EventBridge event has no usable {str(error)[:MAX_SHOWN_CHARS]}") from None

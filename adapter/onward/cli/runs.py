@@ -29,13 +29,12 @@ _TARGET_KEY = ("onward", "target")
 def run(options: argparse.Namespace) -> int:
     """Send an event and do the runs that it starts."""
     app, module = target.load(options.target)
-    started = app.triggered_by(options.event)
-    if not started:
-        known = ", ".join(sorted({name for workflow in app for name in workflow.on})) or "none"
+    data = target.event_data(options.data, module, options.event)
+    if not any(workflow.hears(Event(options.event, data, "", 0)) for workflow in app):
+        known = ", ".join(sorted({str(trigger) for workflow in app for trigger in workflow.on})) or "none"
         raise UnknownWorkflow(
             f"no workflow of {options.target} is started by event {options.event!r}; known events: {known}"
         )
-    data = target.event_data(options.data, module, options.event)
     local = _open(app, options)
     try:
         _remember(local, options.target)

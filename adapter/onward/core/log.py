@@ -40,11 +40,13 @@ LAYOUT = 1  # of the items above; a store or a run of a newer one is refused
 
 HEAD = "H"
 LOG_END = "L~"
+HELD_BACK = "flow#"  # how the partitions begin in which starts are counted and held back (see engine/starts.py)
 TIMER = "T"
 MAX_SEQ = 99_999_999
 MAX_PLANNED = 1_000_000  # steps in one plan: no run may have more (max_steps=)
 MAX_KEY_DIGITS = 8  # of each number in a sort key
 MAX_TOLD_CHARS = 200  # of somebody else's text in an error
+TIMES = ("from", "start_by", "finish_by")  # that a run may have from its start on, epoch milliseconds
 NAMES_IN_PLAN = 24  # names that a plan spells out; a digest stands for all of them
 
 
@@ -305,6 +307,11 @@ class Fold:
         """How many steps the log has planned or finished: what the bound on steps counts."""
         return len(self.memo) + len(self.slept) + sum(move.count for move in self.plans.values())
 
+    @property
+    def deadlines(self) -> list[int]:
+        """By when the run must have ended, epoch milliseconds, if there is a time."""
+        return [self.body["finish_by"]] if "finish_by" in self.body else []
+
     def open_lanes(self, waits_only: bool = False) -> list[Lane]:
         """The lanes whose results were not observed, those included that nobody awaits any more."""
         return [
@@ -328,8 +335,8 @@ class Fold:
         event = body["event"]
         if not all(type(text) is str for text in (body["workflow"], event["name"], event["id"])):
             raise TypeError("a name is no string")
-        _whole(body["at"])
-        _whole(event["at"])
+        for time_ms in (body["at"], event["at"], *(body[name] for name in TIMES if name in body)):
+            _whole(time_ms)
         self.body, self.value = body, value
 
     def _begun(self, body: dict[str, Any], value: str | None) -> None:

@@ -18,16 +18,18 @@ class Event:
 
     `id`: unique for each event, so that a redelivered one is known again. `name`: 1 to 256 characters. `data`:
     what JSON can say (and what `onward.core.codec` adds to it). `at_ms`: epoch milliseconds; `at` is the same
-    as an aware `datetime`.
+    as an aware `datetime`. `envelope`: the EventBridge event as which it arrived, for the patterns and the `where=` of
+    triggers; it is not kept, so a workflow finds None.
     """
 
-    __slots__ = ("at_ms", "data", "id", "name")
+    __slots__ = ("at_ms", "data", "envelope", "id", "name")
 
-    def __init__(self, name: str, data: Any, id: str, at_ms: int) -> None:
+    def __init__(self, name: str, data: Any, id: str, at_ms: int, envelope: dict[str, Any] | None = None) -> None:
         self.name = name
         self.data = data
         self.id = id
         self.at_ms = at_ms
+        self.envelope = envelope
 
     @property
     def at(self) -> datetime:

@@ -47,6 +47,13 @@ class Match:
         self.paths = sorted(wanted)
         self.values = [canonical(wanted[path]) for path in self.paths]
 
+    @classmethod
+    def of(cls, name: str, paths: Sequence[str], values: Sequence[str]) -> Match:
+        """The match for these JSON texts at these paths, which are sorted."""
+        match = cls(name, {})
+        match.paths, match.values = list(paths), list(values)
+        return match
+
     @property
     def place(self) -> str:
         return place_of(self.name, self.paths, self.values)
@@ -166,6 +173,11 @@ def digest_of(entry: str) -> str:
 
 def wait_key(run: str, lane: tuple[int, int]) -> str:
     return f"{WAITS}{run}#{lane[0]:08d}.{lane[1]:05d}"
+
+
+def cancel_key(run: str) -> str:
+    """Where a run waits for the event that cancels it."""
+    return f"{WAITS}{run}#cancel"
 
 
 def shape_key(paths: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ def advance(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     elif fold.ended is not None or fold.next_seq > wake["seq"]:
         engine.note("INFO", "stale wake", run_id=wake["run"], seq=wake["seq"])
         engine.ledger.keep(fold)
-    else:
+    elif engine.may_go_on(fold):
         Invocation(engine, fold, deadline_ms, invocation, performs=True).conduct()
 
 
@@ -95,6 +95,8 @@ class Invocation:
     # -------------------------------------------------------------------------------------------------- conduct
     def conduct(self) -> None:
         """Replay, do what is next, and send the wakes that follow from it."""
+        if self.engine.expired(self.fold):
+            return
         seq = self.fold.next_seq
         result, error = self.replayed()
         if error is not None:
@@ -355,7 +357,7 @@ class Invocation:
         before = self._unwritten()
         self.ledger.end(self.fold, [*([before] if before else []), (body, value)])
         self.sends = []
-        self.engine.tell_parent(self.fold)
+        self.engine.after_end(self.fold)
         self.engine.note("INFO", "run completed", run_id=self.fold.run, workflow=self.workflow.name)
 
     def fail(self, error: BaseException) -> None:

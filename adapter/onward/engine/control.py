@@ -58,6 +58,8 @@ def died(
 def _died_at_end(engine: Engine, wake: Wake, reason: str, invocation: str | None, look_again_ms: int) -> None:
     fold = engine.ledger.load(wake["run"])
     if fold is None or fold.ended is not None:
+        if fold is not None:
+            engine.after_end(fold)
         return
     begun = any(trouble.begun for trouble in fold.trouble.values())
     own = invocation is not None and fold.last_invocation == invocation
@@ -105,6 +107,8 @@ def cancel(engine: Engine, run: str) -> bool:
     transaction, so that a result that comes late finds no place. Where more are in flight than a transaction holds, or
     they come in faster than they can be counted, the rest is closed right after.
     """
+    from .ingest import cancel_run
+
     for attempt in range(MAX_CANCEL_TRIES):
         fold = engine.ledger.load(run)
         if fold is None:
@@ -114,12 +118,16 @@ def cancel(engine: Engine, run: str) -> bool:
         closing = _open_lanes(engine, fold)
         at_once = closing[:CLOSED_AT_ONCE] if attempt < MAX_CANCEL_TRIES // 2 else []
         record = {"k": status.RUN_CANCELLED, "at": engine.clock.now_ms()}
+        after = cancel_run(engine, fold)
+        also = [*(after[1] if after else ()), *(Put(_closed(engine, run, lane)) for lane in at_once)]
         try:
-            engine.ledger.end(fold, [(record, None)], [Put(_closed(engine, run, lane)) for lane in at_once])
+            engine.ledger.end(fold, [(record, None)], also)
         except Superseded:
             continue
         engine.note("INFO", "run cancelled", run_id=run, workflow=fold.workflow)
-        engine.tell_parent(fold)
+        if after:
+            engine.send({"do": "advance", "run": after[0], "seq": 1})
+        engine.after_end(fold)
         for lane in closing[len(at_once) :]:
             engine.store.write([Put(_closed(engine, run, lane))])  # refused: its result was faster than we were
         return True

@@ -6,6 +6,9 @@ A wake is a small JSON object that names a run and what to do:
     step      perform attempt `attempt` of the step in flight at (`plan`, `index`)
     fan       send the wakes `step` of the steps `first` to `last` of a plan
     collect   observe the results that steps in flight have left in their lanes
+    fire      start the run of what was held back: a debounced event, or a batch
+    cron      start a workflow because a time has come
+    expire    look whether a run should have begun by now, or ended
     recover   whatever is needed: sent by the sweep, which knows only that too little happened
     sweep     look for runs to which nothing happened in time
 
@@ -86,6 +89,23 @@ class Engine:
             )
             raise
 
+    def may_go_on(self, fold: Fold) -> bool:
+        """Whether a run may begin now, or has begun. If not, it was seen to that it will be woken."""
+        workflow = self.workflow_of(fold)
+        if workflow.flow is None and "from" not in fold.body:
+            return True
+        from .gate import passes
+
+        return passes(self, fold, workflow)
+
+    def expired(self, fold: Fold) -> bool:
+        """Whether a time has passed by which the run should have begun, or ended; then it has failed."""
+        if "start_by" not in fold.body and "finish_by" not in fold.body:
+            return False
+        from .gate import expired
+
+        return expired(self, fold)
+
     # ---------------------------------------------------------------------------------------------------- verbs
     def handle(self, wake: Wake, deadline_ms: int | None = None, invocation: str | None = None) -> None:
         """Do what the wake asks, if it still stands. `deadline_ms`: epoch milliseconds at which this invocation is
@@ -127,7 +147,7 @@ class Engine:
         far = [until_ms for until_ms in self.waits_ms(fold) if self.far(until_ms)]
         idle = far and (len(far) == fold.in_flight or not fold.flight)
         times = [self.due_for(until_ms) for until_ms in far]
-        return min(times if idle else [self.clock.now_ms() + self.horizon_ms, *times])
+        return min([*(times if idle else [self.clock.now_ms() + self.horizon_ms, *times]), *fold.deadlines])
 
     def watch(self, fold: Fold) -> None:
         """Move the run's `due` where it has become wrong by more than half the horizon. Rarely: each move is an
@@ -151,10 +171,15 @@ class Engine:
         )
         if after:
             self.send({"do": "advance", "run": after[0], "seq": 1})
-        self.tell_parent(fold)
+        self.after_end(fold)
 
-    def tell_parent(self, fold: Fold) -> None:
-        """Wake the run that waits for this one, which has ended."""
+    def after_end(self, fold: Fold) -> None:
+        """What follows when a run has ended: the run that waits for it is woken, and so are those that queue for its
+        place. Can be repeated."""
+        if fold.head is not None and '"slots"' in fold.head.body:
+            from .gate import hand_on
+
+            hand_on(self, fold)
         lane = fold.body.get("lane")
         if lane:
             plan, index = lane["at"]
@@ -168,6 +193,7 @@ _NUMBERS = {
     "fan": ("plan", "first", "end"),
     "collect": (),
     "recover": (),
+    "expire": (),
 }
 """What each wake of a run must hold besides its run: whole numbers from 0 to `MAX_SEQ`."""
 
@@ -179,6 +205,11 @@ def check_wake(wake: Wake) -> None:
     from ..core.errors import UnknownPayload
 
     do = wake.get("do")
+    if do in ("fire", "cron"):
+        from .starts import check_start
+
+        check_start(wake)
+        return
     needed = _NUMBERS.get(do) if isinstance(do, str) else ()
     if needed is None:
         return  # the sweep's; or a newer Onward's, which is refused by its name
@@ -203,6 +234,14 @@ def _verb(do: str) -> Any:
         from . import fanout
 
         return getattr(fanout, do)
+    if do == "expire":
+        from .gate import expire
+
+        return expire
+    if do in ("fire", "cron"):
+        from . import starts
+
+        return getattr(starts, do)
     if do == "sweep":
         from .sweep import sweep
 

@@ -443,7 +443,7 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     """Do whatever a run needs to go on, when all that is known is that nothing happened in time."""
     run = wake["run"]
     before = engine.ledger.load(run)
-    if before is None or before.ended is not None:
+    if before is None or before.ended is not None or engine.expired(before):
         return
     for plan in before.flight:
         if before.plans[plan].wide:
@@ -461,7 +461,7 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     now_ms = engine.clock.now_ms()
     if times and min(times) > now_ms:  # nothing is overdue: it is not stalled, it waits
         fold.head = None  # the sweep has moved it: what is kept warm is older
-        engine.ledger.move_head(fold, engine.due_for(min(times)), stalls=0)
+        engine.ledger.move_head(fold, min([engine.due_for(min(times)), *fold.deadlines]), stalls=0)
     engine.ledger.keep(fold)
     engine.send({"do": "advance", "run": run, "seq": fold.next_seq})  # where it waits for steps in flight, it stops
 

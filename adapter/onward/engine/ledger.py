@@ -17,7 +17,7 @@ from ..ports import MAX_WRITES, Drop, Item, Put, Swap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ..core.log import Lane
@@ -130,7 +130,7 @@ class Ledger:
                 fields["error"] = {"type": last["e"]["type"], "message": last["e"]["message"][:300]}
             ended = self.item(fold.run, HEAD, fields)
             drops = self._open_places(fold)
-            told = self._for_parent(fold, last, records[-1][1])
+            told = [*self._for_parent(fold, last, records[-1][1]), *self._freed(fields, fold.run)]
             at_once = MAX_WRITES - len(items) - 1 - len(also) - len(told)
             refused = self.store.write([*map(Put, items), Swap(ended, head.token), *also, *drops[:at_once], *told])
             if refused is None:
@@ -152,8 +152,15 @@ class Ledger:
 
         return for_parent(self, fold, last, value)
 
+    def _freed(self, head: dict[str, Any], run: str) -> list[Put | Drop]:
+        if "slots" not in head and "queue" not in head:
+            return []
+        from .gate import freed
+
+        return freed(self, head, run)
+
     def _open_places(self, fold: Fold) -> list[Drop]:
-        if not fold.open_lanes(waits_only=True):
+        if not fold.open_lanes(waits_only=True) and "cancel_on" not in fold.body:
             return []
         from .waiting import open_places
 
@@ -235,9 +242,11 @@ class Ledger:
         blob: str | None = None,
         parent: str | None = None,
         lane: dict[str, Any] | None = None,
+        also: Mapping[str, Any] | None = None,
     ) -> list[Put]:
         """The writes that make a run exist. `text`, `blob`: the event's data, encoded and spilled. `lane`: the place of
-        its parent that waits for it."""
+        its parent that waits for it. `also`: more for its record `started`: when it may begin (`from`), must have begun
+        (`start_by`) and must have ended (`finish_by`), and where the waits stand that cancel it (`cancel_on`)."""
         named = {"name": event.name, "id": event.id, "at": event.at_ms}
         now_ms = self.clock.now_ms()
         started: dict[str, Any] = {
@@ -253,6 +262,7 @@ class Ledger:
             started["parent"] = parent
         if lane:
             started["lane"] = lane
+        started.update(also or {})
         head = {"workflow": workflow, "status": status.QUEUED, "event": named, "started": now_ms}
         return [
             Put(self.item(run, HEAD, head, due_ms=due_ms)),

@@ -15,7 +15,7 @@ end: it fails, with an error that says so.
 from __future__ import annotations
 
 from ..core.errors import ItemTooLarge, LayoutMismatch, Misconfigured, Unavailable, UnknownWorkflow
-from ..core.log import LOG_END, head_of, log_key, run_of, unreadable
+from ..core.log import HELD_BACK, LOG_END, fields_of, head_of, log_key, run_of, unreadable
 from ..core.values import Failure
 from ..ports import Item, Swap
 from .ledger import Superseded
@@ -41,7 +41,10 @@ def sweep(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str |
         if head is None or head.due_ms is None or head.due_ms > now_ms:
             continue  # the index lags behind
         try:
-            _sweep_run(engine, head)
+            if partition.startswith(HELD_BACK):
+                _sweep_held(engine, head)
+            else:
+                _sweep_run(engine, head)
             swept += 1
         except Superseded:
             continue
@@ -63,14 +66,22 @@ def sweep(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str |
         engine.note("INFO", "swept", runs=swept)
 
 
-def _set_aside(engine: Engine, head: Item, for_ms: int) -> None:
-    """Move the `due` of a run that cannot be swept, so that it stands in nobody's way; all else stays as it is."""
+def _sweep_held(engine: Engine, item: Item) -> None:
+    """Wake what holds events back: its wake was lost."""
+    if not _set_aside(engine, item, engine.horizon_ms):
+        return
+    engine.note("WARNING", "held events woken by the sweep", of=fields_of(item)["of"])
+    engine.send({"do": "fire", "of": fields_of(item)["of"]})
+
+
+def _set_aside(engine: Engine, head: Item, for_ms: int) -> bool:
+    """Move the `due` of an item, so that it stands in nobody's way; all else stays as it is. Whether that was done."""
     due_ms = engine.clock.now_ms() + for_ms
     aside = Item(head.partition, head.sort, engine.clock.token(), head.body, head.value, due_ms)
     try:
-        engine.store.write([Swap(aside, head.token)])
+        return engine.store.write([Swap(aside, head.token)]) is None
     except (Unavailable, ItemTooLarge):
-        pass  # the next sweep meets it again
+        return False  # the next sweep meets it again
 
 
 def _sweep_run(engine: Engine, head: Item) -> None:

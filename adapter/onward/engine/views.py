@@ -5,7 +5,19 @@ from __future__ import annotations
 from ..core import status
 from ..core.errors import UnknownRun
 from ..core.ids import is_run_id
-from ..core.log import HEAD, LOG_END, UNREADABLE, Fold, fields_of, head_of, lane_key, partition_of, run_of, unreadable
+from ..core.log import (
+    HEAD,
+    HELD_BACK,
+    LOG_END,
+    UNREADABLE,
+    Fold,
+    fields_of,
+    head_of,
+    lane_key,
+    partition_of,
+    run_of,
+    unreadable,
+)
 from ..core.values import display
 
 TYPE_CHECKING = False
@@ -113,5 +125,6 @@ def _add(steps: dict[Key, dict[str, Any]], body: dict[str, Any]) -> None:
 
 def unfinished(ledger: Ledger, limit: int) -> list[Item]:
     """The heads of at most `limit` runs that have not ended."""
-    keys = [(partition, sort) for partition, sort, _ in ledger.store.due(1 << 60, limit)]
+    found = ledger.store.due(1 << 60, limit)
+    keys = [(partition, sort) for partition, sort, _ in found if not partition.startswith(HELD_BACK)]
     return [item for item in ledger.store.get(keys) if item is not None and item.due_ms is not None]

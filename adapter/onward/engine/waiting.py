@@ -11,7 +11,7 @@ import json
 
 from ..core import status
 from ..core.codec import decode, encode
-from ..core.errors import StepTimeout
+from ..core.errors import StepTimeout, UnknownRun
 from ..core.ids import idempotency_key, run_id
 from ..core.log import HEAD, attempt_key, fields_of, head_of, lane_key, partition_of, unreadable
 from ..core.values import Event, Failure
@@ -20,6 +20,8 @@ from ..core.waits import (
     EVENT,
     SHAPES,
     WAITS,
+    Match,
+    cancel_key,
     digest_of,
     entry_key,
     event_digest,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
     from ..core.log import Fold, Lane
     from ..core.replay import Wanted
-    from ..core.waits import Match, Wait
+    from ..core.waits import Wait
     from .engine import Engine
     from .ledger import Ledger
 
@@ -53,15 +55,23 @@ MAX_TRIES = 8
 
 # ------------------------------------------------------------------------------------------------- events, kept
 def event_writes(
-    ledger: Ledger, event: Event, arrived_ms: int, runs: list[str], text: str | None, blob: str | None
+    ledger: Ledger,
+    event: Event,
+    arrived_ms: int,
+    runs: list[str],
+    skipped: dict[str, str],
+    text: str | None,
+    blob: str | None,
 ) -> list[Put]:
-    """The writes that keep an event, with the runs that it starts."""
+    """The writes that keep an event, with the runs that it starts, and by workflow why it starts none."""
     digest = event_digest(event.id)
     body: dict[str, Any] = {"name": event.name, "id": event.id, "at": event.at_ms, "arrived": arrived_ms, "runs": runs}
+    if skipped:
+        body["not"] = skipped
     if blob:
         body["blob"] = blob
-    entry = _item(ledger, place_of(event.name), entry_key(arrived_ms, digest), {})
-    return [Put(_item(ledger, event_partition(digest), EVENT, body, text)), Put(entry)]
+    entry = item_of(ledger, place_of(event.name), entry_key(arrived_ms, digest), {})
+    return [Put(item_of(ledger, event_partition(digest), EVENT, body, text)), Put(entry)]
 
 
 def kept_at(item: Item) -> int:
@@ -82,7 +92,7 @@ def kept_event(ledger: Ledger, item: Item) -> tuple[Event, int]:
         raise unreadable(item.partition, item.sort, error) from error
 
 
-def _item(ledger: Ledger, partition: str, sort: str, body: dict[str, Any], value: str | None = None) -> Item:
+def item_of(ledger: Ledger, partition: str, sort: str, body: dict[str, Any], value: str | None = None) -> Item:
     text = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
     return Item(partition, sort, ledger.clock.token(), text, value)
 
@@ -99,12 +109,12 @@ def begin(engine: Engine, fold: Fold, lane: Lane, number: int, wanted: Wanted, u
         return _begin_child(engine, fold, lane, number, wanted, told)
     for match in wait.matches:
         if match.paths:
-            _unsure_until_ms(engine, match)
+            unsure_until_ms(engine, match)
     places = [match.place for match in wait.matches]
     told.update({"places": places, "for": [str(match) for match in wait.matches]})
     body = {**step, "run": fold.run, "lane": lane, "since": _since_ms(fold, wait), "until": until_ms, "places": places}
     body.update({"asks": wait.where is not None, "not": fold.received[-MAX_RECEIVED:], "next": number + 1})
-    entries = [_item(engine.ledger, place, wait_key(fold.run, lane), body) for place in places]
+    entries = [item_of(engine.ledger, place, wait_key(fold.run, lane), body) for place in places]
     record = engine.ledger.item(fold.run, attempt_key(lane, number), told)
     return _write_beside_head(engine, fold, lane, until_ms, [record, *entries])
 
@@ -117,7 +127,9 @@ def _write_beside_head(engine: Engine, fold: Fold, lane: Lane, until_ms: int, it
         head = engine.ledger.head(fold)
         if head_of(head)["status"] in status.ENDED:
             return False
-        due_ms = engine.due_for(until_ms) if alone and engine.far(until_ms) else head.due_ms
+        due_ms = head.due_ms
+        if alone and engine.far(until_ms):
+            due_ms = min([engine.due_for(until_ms), *fold.deadlines])
         same = Item(head.partition, head.sort, engine.clock.token(), head.body, head.value, due_ms)
         # With the head, so that a run that ends either has no wait or knows of it.
         refused = engine.store.write([*map(Put, items), Swap(same, head.token)])
@@ -202,10 +214,7 @@ def look_back(engine: Engine, fold: Fold, wait: Wait, until_ms: int) -> tuple[di
     since_ms = _since_ms(fold, wait)
     found: list[tuple[int, str, Event]] = []
     for match in wait.matches:
-        places = [(match.place, until_ms)]
-        if match.paths and (unsure_ms := _unsure_until_ms(engine, match)) > since_ms:
-            places.append((place_of(match.name), min(unsure_ms, until_ms)))
-        for place, upto_ms in places:
+        for place, upto_ms in _places(engine, match, since_ms, until_ms):
             for event, arrived_ms in _arrived(engine, place, since_ms, upto_ms):
                 digest = event_digest(event.id)
                 if digest not in fold.received and match.fits(event) and _says_yes(engine, wait, event):
@@ -217,6 +226,23 @@ def look_back(engine: Engine, fold: Fold, wait: Wait, until_ms: int) -> tuple[di
     item = engine.store.get([(event_partition(digest), EVENT)])[0]
     assert item is not None
     return result_of(engine.ledger, event, engine.ledger.text(item.value, fields_of(item).get("blob")))
+
+
+def _places(engine: Engine, match: Match, since_ms: int, until_ms: int) -> list[tuple[str, int]]:
+    """Where the events are that match, and up to which time of arrival they are to be looked for there."""
+    places = [(match.place, until_ms)]
+    if match.paths and (unsure_ms := unsure_until_ms(engine, match)) > since_ms:
+        places.append((place_of(match.name), min(unsure_ms, until_ms)))
+    return places
+
+
+def has_come(engine: Engine, match: Match, since_ms: int, except_for: str) -> bool:
+    """Whether an event that matches has arrived since then, other than the one of that digest."""
+    return any(
+        match.fits(event) and event_digest(event.id) != except_for
+        for place, upto_ms in _places(engine, match, since_ms, engine.clock.now_ms() + CLOCKS_DISAGREE_MS)
+        for event, _ in _arrived(engine, place, since_ms, upto_ms)
+    )
 
 
 def result_of(ledger: Ledger, event: Event, text: str) -> tuple[dict[str, Any], str]:
@@ -255,11 +281,11 @@ def _arrived(engine: Engine, place: str, since_ms: int, upto_ms: int) -> Iterato
         first = entries[-1].sort + "\0"
 
 
-def _unsure_until_ms(engine: Engine, match: Match) -> int:
+def unsure_until_ms(engine: Engine, match: Match) -> int:
     """Write down the shape of a wait, unless it was known; until when events may have arrived that did not know it."""
     key = (match.name, shape_key(match.paths))
     if key not in engine.shapes:
-        item = _item(engine.ledger, place_of(match.name), key[1], {"paths": match.paths, "at": engine.clock.now_ms()})
+        item = item_of(engine.ledger, place_of(match.name), key[1], {"paths": match.paths, "at": engine.clock.now_ms()})
         refused = engine.store.write([Put(item)])
         standing = item if refused is None else refused.standing[0]
         assert standing is not None
@@ -280,7 +306,7 @@ def bring(engine: Engine, event: Event, arrived_ms: int, text: str) -> None:
         values = values_of(event, paths)
         if values is not None:
             place = place_of(event.name, paths, values)
-            engine.store.write([Put(_item(engine.ledger, place, entry_key(arrived_ms, digest), {}))])
+            engine.store.write([Put(item_of(engine.ledger, place, entry_key(arrived_ms, digest), {}))])
             waits += engine.store.read(place, WAITS, ENDS)
     for item in waits:
         _bring_to(engine, item, event, arrived_ms, text)
@@ -288,6 +314,9 @@ def bring(engine: Engine, event: Event, arrived_ms: int, text: str) -> None:
 
 def _bring_to(engine: Engine, item: Item, event: Event, arrived_ms: int, text: str) -> None:
     wait = fields_of(item)
+    if "cancels" in wait:
+        _cancel(engine, item, wait["cancels"], event)
+        return
     digest = event_digest(event.id)
     if digest in wait["not"] or not wait["since"] <= arrived_ms <= wait["until"]:
         return
@@ -318,9 +347,20 @@ def _bring_to(engine: Engine, item: Item, event: Event, arrived_ms: int, text: s
     engine.send(wake)
 
 
+def _cancel(engine: Engine, item: Item, run: str, event: Event) -> None:
+    """An event has come that cancels a run."""
+    from . import control
+
+    engine.note("INFO", "event cancels a run", run_id=run, event=event.name)
+    try:
+        control.cancel(engine, run)
+    except UnknownRun:
+        engine.store.write([Drop(item.partition, item.sort)])
+
+
 def open_places(ledger: Ledger, fold: Fold) -> list[Drop]:
-    """What removes the waits that a run leaves behind when it ends."""
-    drops = []
+    """What removes the waits that a run leaves behind when it ends, and those for what would have cancelled it."""
+    drops = [Drop(Match.of(*told).place, cancel_key(fold.run)) for told in fold.body.get("cancel_on", ())]
     for lane in fold.open_lanes(waits_only=True):
         for item in ledger.store.read(partition_of(fold.run), attempt_key(lane, 1), attempt_key(lane, 9999)):
             fields = fields_of(item)

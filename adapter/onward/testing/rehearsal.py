@@ -199,7 +199,8 @@ class Rehearsal:
         return True
 
     def _due_ms(self) -> int:
-        return min((head.due_ms for head in self.open_heads() if head.due_ms is not None), default=NEVER_MS)
+        found = self.store.get([(partition, sort) for partition, sort, _ in self.store.due(NEVER_MS, 1_000)])
+        return min((item.due_ms for item in found if item is not None and item.due_ms is not None), default=NEVER_MS)
 
     def open_heads(self) -> Iterator[Any]:
         """The heads of the runs that have not ended."""

@@ -37,7 +37,7 @@ def check_triggers(on: object) -> tuple[Trigger, ...]:
     for trigger in triggers:
         if not _is_trigger(trigger):
             raise InvalidOption(
-                f'on= takes the name of an event, pattern({{...}}) or cron("..."), or a list of these, not {trigger!r:.80}'
+                f'on= takes names of events, pattern({{...}}) and cron("..."), or a list of these, not {trigger!r:.80}'
             )
     return tuple(triggers)
 

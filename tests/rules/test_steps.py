@@ -225,7 +225,7 @@ def test_parallel_takes_functions_only():
     ("options", "error", "message"),
     [
         ({"on": ""}, InvalidName, "on= is a string of 1 to 256 characters"),
-        ({"on": None}, InvalidName, "on= is a string of 1 to 256 characters"),
+        ({"on": None}, InvalidOption, "on= takes names of events"),
         ({"name": "x" * 257}, InvalidName, "the name of a workflow is a string of 1 to 256 characters"),
         ({"name": ""}, InvalidName, "the name of a workflow is a string of 1 to 256 characters"),
         ({"name": 5}, InvalidName, "the name of a workflow is a string of 1 to 256 characters"),

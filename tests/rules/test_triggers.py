@@ -66,9 +66,10 @@ def test_where_that_raises_starts_nothing_and_says_why():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"on": []}, InvalidOption, "on= takes the name of an event, or a list of 1 to 10, not 0"),
-        ({"on": ["x"] * (MAX_TRIGGERS + 1)}, InvalidOption, "not 11"),
+        ({"on": []}, InvalidOption, "on= takes one trigger, or a list of 1 to 10, not of 0"),
+        ({"on": ["x"] * (MAX_TRIGGERS + 1)}, InvalidOption, "not of 11"),
         ({"on": ["x", ""]}, InvalidName, "on= is a string of 1 to 256 characters"),
+        ({"on": None}, InvalidOption, "on= takes names of events, pattern.* not None"),
         ({"on": "x", "where": "y"}, InvalidOption, "where= takes a function of the event, not str"),
     ],
 )

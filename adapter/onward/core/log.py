@@ -309,8 +309,8 @@ class Fold:
 
     @property
     def deadlines(self) -> list[int]:
-        """By when the run must have ended, epoch milliseconds, if there is a time."""
-        return [self.body["finish_by"]] if "finish_by" in self.body else []
+        """When it is too late for the run to end, epoch milliseconds, if there is such a time."""
+        return [self.body["finish_by"] + 1] if "finish_by" in self.body else []
 
     def open_lanes(self, waits_only: bool = False) -> list[Lane]:
         """The lanes whose results were not observed, those included that nobody awaits any more."""

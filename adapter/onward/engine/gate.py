@@ -160,7 +160,8 @@ def _pass(
 def _due_ms(engine: Engine, fold: Fold) -> int:
     """By when somebody looks after a run that queues."""
     times = [fold.body[name] + 1 for name in ("start_by", "finish_by") if name in fold.body]
-    return min([engine.clock.now_ms() + engine.horizon_ms, *times])
+    due_ms: int = min([engine.clock.now_ms() + engine.horizon_ms, *times])
+    return due_ms
 
 
 def group(engine: Engine, workflow: Workflow, what: str, key: Any, event: Event) -> str:

@@ -47,8 +47,8 @@ class Taken:
 
 
 class Start:
-    """What an event comes to in one workflow: the run that it starts and when that may begin, or why it starts none;
-    with the writes that make it so, and the wakes that follow."""
+    """What an event comes to in one workflow: the run that it starts and when that may begin, or why it starts none of
+    its own; with the writes that make it so, and the wakes that follow."""
 
     __slots__ = ("at_ms", "guarded", "run", "wakes", "why", "workflow", "writes")
 
@@ -191,9 +191,8 @@ def born(
     if from_ms > taken.arrived_ms:
         start.at_ms = also["from"] = from_ms
     due_ms = engine.due_for(from_ms)
-    start.writes += engine.ledger.birth(
-        start.run, workflow.name, event, min(due_ms, also.get("finish_by", due_ms)), taken.text, taken.blob, also=also
-    )
+    due_ms = min(due_ms, also.get("finish_by", due_ms) + 1)
+    start.writes += engine.ledger.birth(start.run, workflow.name, event, due_ms, taken.text, taken.blob, also=also)
     return start
 
 

@@ -205,6 +205,7 @@ def _fire_batch(
     taken = Taken(event, now_ms, *engine.ledger.spill(encode(data, f"a batch for workflow {workflow.name!r}")))
     begun = _born(engine, taken, workflow, flow)
     begun.guarded = True
+    begun.why = f"batch: run {begun.run} was started for it and others" if last else None
     empty = _item(engine, place(of[0], workflow.name, of[2]), "K", {"of": of, "number": number + 1})
     begun.writes.append(put_or_swap(empty, standing))
     return begun

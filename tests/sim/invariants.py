@@ -15,6 +15,7 @@ from onward.core.log import HEAD, TIMER, run_of
 from onward.core.values import display
 
 from .cloud import Cloud
+from .flows import most_in_window
 from .function import SKEW_MS, Function, Invocation
 from .programs import SENT
 from .table import Change
@@ -27,6 +28,8 @@ NAMES = {
     3: "one winner per run and step, one record per attempt",
     4: "effects at least once, once=True at most once, the idempotency key equal over attempts",
     5: "an event before the deadline is delivered once, and never with its timeout",
+    6: "never more runs at a time than a limit allows, and every slot is free after its holder's end",
+    7: "no window has more starts than a rate allows",
     8: "every unfinished run has a wake: a time by which somebody looks after it",
     9: "nothing commits after a run has ended, by a cancel or otherwise",
     11: "cost per step constant in the step's number",
@@ -38,8 +41,6 @@ NAMES = {
     17: "no attempt begins before the time that the failure before it has set",
 }
 OPEN = {
-    6: "limits never exceeded, every slot free after its holder's end (issue 4: concurrency)",
-    7: "no window over its rate (issue 4: throttle, rate_limit)",
     10: "a fork never alters its parent (issue 4: rerun from a step)",
 }
 ENDS = {"run_completed": "completed", "run_failed": "failed", "run_cancelled": "cancelled"}
@@ -47,6 +48,7 @@ OUTCOMES = ("done", "broken")
 REACH_MS = 15 * 60 * 1000
 TELLING_REQUESTS = 2  # more, where a child ends: look at its parent; and again, where that was changed
 SENDING_REQUESTS = 10  # more, where an event is sent: keep it, look for waits, and what each of those takes
+GATE_REQUESTS = 16  # more, where a run passes the gate or ends, and looks who queues
 ADVANCE_REQUESTS = 5  # to the table: read the log, the lanes it observed, the head; append; move the head
 
 
@@ -80,6 +82,8 @@ class Run:
         # of waits: where events find them, until when, and whether where= decides
         self.places: dict[str, tuple[list[str], int, bool]] = {}
         self.received: set[str] = set()
+        self.numbers: list[int] = []  # of the events that started it
+        self.performs = False  # it has begun its first step
         self.waits_ms = 0  # the latest time for which it waits or has waited
 
 
@@ -95,6 +99,12 @@ class Invariants:
         self.runs: dict[str, Run] = {}
         self.entries: dict[str, list[tuple[int, int]]] = {}  # events by their place: when they arrived, and the tick
         self.checks: Counter[int] = Counter()
+        self.flows: dict[str, Any] = {}  # the options for the starts of workflows
+        self.live: dict[tuple[str, int | None], set[str]] = {}  # runs that perform and have not ended, by group
+        self.begun: dict[str, list[int]] = {}  # when runs of a throttled workflow were begun
+        self.slots: dict[str, set[str]] = {}  # that are held, by the partition of their limit
+        self.held: dict[str, int] = {}  # events that are held back, by where that is, and until when
+        self.counts: dict[str, int] = {}  # of slots, as the limit has it
         self._changed: list[Run] = []
         self._seen = 0
         self._keys: dict[str, tuple[str, str]] = {}
@@ -113,6 +123,8 @@ class Invariants:
         pk, sk = change.key
         if pk.startswith("wait#") and sk.startswith("E#") and change.before is None:
             self.entries.setdefault(pk, []).append((int(sk.split("#")[1]), self.world.ticks))
+        if pk.startswith("flow#"):
+            self._limit(pk, sk, change)
         if not pk.startswith("run#"):
             return
         run = self.runs.setdefault(run_of(pk), Run(run_of(pk)))
@@ -130,6 +142,9 @@ class Invariants:
             self.hold(15, body["look"] > before, f"the timer of {run.id} went from {before} to {body['look']}")
             return
         if sk == HEAD:
+            if "begun" in body and "begun" not in (run.head or {}):
+                self._begins(run.head["workflow"] if run.head else "")
+            run.waits_ms = max(run.waits_ms, body.get("turn", 0))
             run.head = body
             run.due_ms = int(change.after["due"]["N"]) if "due" in change.after else None
         else:
@@ -152,11 +167,47 @@ class Invariants:
         run.waits_ms = max(run.waits_ms, *body.get("waits", {"0": 0}).values(), 0)
         if kind == "started":
             run.started_ms = body["at"]
+            run.waits_ms = max(run.waits_ms, body.get("from", 0))
+            data = json.loads(value or "null")
+            if isinstance(data, dict) and ("n" in data or "events" in data):
+                run.numbers = [one["data"]["n"] for one in data["events"]] if "events" in data else [data["n"]]
             run.is_child = "lane" in body
         if kind in ENDS:
             run.ended, run.ended_at = ENDS[kind], self.world.ticks
+            for live in self.live.values():
+                live.discard(run.id)
         elif "s" in body:
             self._step(run, body, value)
+
+    def _limit(self, pk: str, sk: str, change: Change) -> None:
+        """Something changed of what is counted for the starts of a workflow."""
+        if sk == "C":
+            assert change.after is not None
+            self.counts[pk] = json.loads(change.after["b"]["S"])["count"]
+        elif sk.startswith("A#"):
+            held = self.slots.setdefault(pk, set())
+            if change.after is None:
+                held.discard(sk)
+            else:
+                self.hold(6, change.before is None, f"slot {sk} is given twice")
+                held.add(sk)
+        elif sk == "K" and change.after is not None:
+            pending = json.loads(change.after["b"]["S"]).get("pending")
+            due_ms = int(change.after["due"]["N"]) if "due" in change.after else None
+            self.held.pop(pk, None)
+            if pending:
+                self.held[pk] = pending["fire"]
+                latest_ms = max(pending["fire"], self.world.now_ms) + self.horizon_ms + 2 * SKEW_MS
+                self.hold(8, due_ms is not None and due_ms <= latest_ms, f"{pending} is held back, due {due_ms}")
+
+    def _begins(self, workflow: str) -> None:
+        """A run of a throttled workflow was begun."""
+        begun = self.begun.setdefault(workflow, [])
+        begun.append(self.world.now_ms)
+        flow = self.flows[workflow]
+        for window_ms in (1_000, 20_000, 100_000):
+            most = most_in_window(begun, window_ms)
+            self.hold(7, most <= flow.most(window_ms), f"{most} runs of {workflow} were begun in {window_ms} ms")
 
     def _lane(self, run: Run, sk: str, body: dict[str, Any], value: str | None) -> None:
         if "#" not in sk[2:]:  # a result; what is kept of an attempt that failed is only its trace
@@ -226,6 +277,8 @@ class Invariants:
         while self._seen < len(performances):
             self._performed(performances[self._seen])
             self._seen += 1
+        for pk, held in self.slots.items():
+            self.hold(6, self.counts[pk] == len(held), f"{pk} counts {self.counts[pk]} slots, and {held} are held")
         usage = self.cloud.usage
         self.hold(13, usage.heard + usage.unheard <= self.cloud.table.charged + 1e-6, "more is recorded than charged")
 
@@ -252,6 +305,9 @@ class Invariants:
             self.hold(4, one.number == 1, f"{place} is once=True and was performed again")
         run = self.runs.get(one.run)
         if run is not None:
+            if not run.performs:
+                run.performs = True
+                self._lives(run)
             failed, until_ms = run.until_ms.get(one.step, (one.attempt, 0))
             early_ms = until_ms - 2 * SKEW_MS - self.world.now_ms if failed < one.attempt else 0
             self.hold(17, early_ms <= 0, f"attempt {one.attempt} of {place} begins {early_ms} ms too early")
@@ -262,6 +318,16 @@ class Invariants:
                 what = f"{place} is performed for a wake of record {one.wake['seq']}, when there were {stood}"
                 self.hold(3, stood <= one.wake["seq"], what)
             self.hold(9, one.began <= (run.ended_at or one.began), f"{place} is performed in a run that had ended")
+
+    def _lives(self, run: Run) -> None:
+        """A run has begun its first step; it may have ended meanwhile."""
+        flow = self.flows.get(run.workflow)
+        if flow is None or run.ended is not None:
+            return
+        for limit, keyed in flow.limits():
+            live = self.live.setdefault((run.workflow, run.numbers[0] % 2 if keyed else None), set())
+            live.add(run.id)
+            self.hold(6, len(live) <= limit, f"{len(live)} runs of {run.workflow} are live, and {limit} may be")
 
     def finished(self, invocation: Invocation, outcome: str) -> None:
         """An invocation has ended."""
@@ -275,18 +341,23 @@ class Invariants:
                 most += TELLING_REQUESTS if run.is_child and run.ended is not None else 0
                 if run.ended is not None:  # it looks for what its waits have left behind
                     most += sum(step not in run.outcomes for step in run.places)
+                if run.workflow in self.flows:
+                    most += 1  # its head, where what is kept warm is older than its admission
+                if run.workflow in self.flows and (run.ended is not None or wake["seq"] == 1):
+                    most += GATE_REQUESTS
                 most += SENDING_REQUESTS if run.sent_at >= invocation.began_tick else 0
                 what = f"advancing run {wake['run']} at {wake['seq']} took {task.requests} requests"
                 self.hold(11, task.requests <= most, what)
 
     # ---------------------------------------------------------------------------------------------- in the end
     def all_ended(self) -> bool:
-        return all(run.ended is not None for run in self.runs.values())
+        return not self.held and all(run.ended is not None for run in self.runs.values())
 
     def at_the_end(self) -> None:
         """Faults have stopped, and everything had its time."""
         for run in self.runs.values():
             self.hold(1, run.ended is not None, f"run {run.id} of {run.workflow} has not ended: {run.head}")
+        self.hold(1, not self.held, f"{self.held} are held back")
         table, usage = self.cloud.table, self.cloud.usage
         same = abs(usage.heard + usage.unheard - table.charged) < 1e-6
         self.hold(13, same, f"{usage.heard} + {usage.unheard} units were recorded, {table.charged} charged")
@@ -304,6 +375,8 @@ class Invariants:
             for run in self.runs.values()
             for step, body in run.outcomes.items()
         )
+        slots = [key for key in table.items if key[0].startswith("flow#") and key[1][:2] in ("A#", "F#", "Q#")]
+        self.hold(6, not slots, f"{slots} are left")
         left = [key for key in table.items if key[0].startswith("wait#") and key[1].startswith("W#")]
         self.hold(12, not left, f"{left} wait for nobody")
         lost = len(self.witness.performances) - won

@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from onward import App, NonRetriable, Retry, RetryAfter, StepError, current_step
+from onward import App, Event, NonRetriable, Retry, RetryAfter, StepError, current_step
 
+from .flows import FLOWS, number_of
 from .function import Function, work
 from .witness import Witness
 from .world import Killed
@@ -415,12 +416,14 @@ class Program:
         fill: bool = False,
         raises: bool = False,
         cancel_ms: int | None = None,
+        flow: Any = None,
     ) -> None:
         self.nodes = nodes
         self.is_async = is_async
         self.fill = fill
         self.raises = raises
         self.cancel_ms = cancel_ms
+        self.flow = flow
 
     def register(self, app: App, name: str, function: Callable[[], Function], witness: Witness, version: int) -> None:
         """Make it a workflow of the app. Version 2 of the code has one step more, at the end."""
@@ -428,8 +431,9 @@ class Program:
         program = self
 
         async def story(event: Any, step: Any) -> Any:
-            tools = Tools(function(), witness, program.is_async, event)
-            results = await act_all(nodes, step, tools, event.data)
+            data = {"n": number_of(event.data)}
+            tools = Tools(function(), witness, program.is_async, Event(name, data, event.id, event.at_ms))
+            results = await act_all(nodes, step, tools, data)
             if program.raises:
                 raise RuntimeError("after all")
             return [_small(result) for result in results]
@@ -444,15 +448,18 @@ class Program:
         for child in all_of(Child, self.nodes):
             child.register(app, name, function, witness)
         options: dict[str, Any] = {"steps_per_invocation": "fill"} if self.fill else {}
-        if self.raises:
-            options["on_failure"] = told
+        options["on_failure"] = options["on_cancel"] = told
+        options.update(self.flow.options(name) if self.flow else {})
         app.workflow(on=name, name=name, retries=MANY, **options)(story if self.is_async else sync_story)
 
     def expected(self, versions: int) -> tuple[set[str], Any]:
         """The states in which its run may end, and what the result may be where it completed."""
         states = {"failed" if self.raises else "completed"}
-        if self.cancel_ms is not None:
+        options = self.flow.options("") if self.flow else {}
+        if self.cancel_ms is not None or "cancel_on" in options or "singleton" in options:
             states.add("cancelled")
+        if "finish_timeout" in options:
+            states.add("failed")
         results = [node.expects() for node in self.nodes]
         return states, results if versions == 1 else Either(results, [*results, Made("tail")])
 
@@ -466,7 +473,9 @@ class Program:
 
     def __repr__(self) -> str:
         kind = ("async " if self.is_async else "") + ("fill " if self.fill else "") + ("raises " if self.raises else "")
-        return f"{kind}{self.nodes}" + (f" cancelled after {self.cancel_ms} ms" if self.cancel_ms is not None else "")
+        flow = f" ({self.flow})" if self.flow else ""
+        cancel = f" cancelled after {self.cancel_ms} ms" if self.cancel_ms is not None else ""
+        return f"{kind}{self.nodes}{flow}{cancel}"
 
 
 class Author:
@@ -486,7 +495,9 @@ class Author:
         fill = pick((False, False, True))
         raises = pick((False, False, False, False, True))
         cancel_ms = pick((None, None, None, None, 5_000, 45_000))
-        return Program(self._nodes(0, 5), is_async, fill, raises, cancel_ms)
+        flow = pick((*(None,) * len(FLOWS), *FLOWS))
+        options = flow(pick) if flow else None
+        return Program(self._nodes(0, 5), is_async, fill, raises, cancel_ms, options)
 
     def _nodes(self, depth: int, most: int) -> list[Any]:
         nodes = []

@@ -23,6 +23,7 @@ from onward.engine.views import run_view
 
 from .chance import Chance
 from .cloud import Cloud
+from .flows import STOP, Stopped
 from .function import Function, Sandbox, Settings, in_virtual_time
 from .invariants import REACH_MS, Broken, Invariants
 from .programs import Author, Program, fits
@@ -31,6 +32,8 @@ from .witness import Witness
 from .world import Killed, World
 
 MINUTE_MS = 60_000
+FLOW_MS = 2_000_000  # for so long such options may put a start off
+MANY_EVENTS = 5  # for a program with options for its starts
 CHAOS_MS = 25 * MINUTE_MS  # for so long faults strike
 BOUND_HORIZONS = 3  # within so many horizons after that, and after all that they wait for, runs end
 QUIET_MS = 45 * MINUTE_MS  # then everything that still lies in a queue is delivered
@@ -114,7 +117,9 @@ class Story:
         apps = [self._app(version) for version in range(1, setting.versions + 1)]
         self.function = Function(world, chance, self.cloud, apps, setting.settings, self._note)
         self.invariants = Invariants(world, self.cloud, self.function, self.witness, setting.horizon_ms)
+        self.invariants.flows = {name: program.flow for name, program in self.programs.items() if program.flow}
         self.started: dict[str, str] = {}  # run -> program
+        self.events: dict[str, str] = {}  # event -> program
         self.sent: dict[str, tuple[str, str]] = {}  # event -> the run and the wait for which it was sent
         self.cancelled: set[str] = set()  # runs of which it was said that they are
 
@@ -147,7 +152,8 @@ class Story:
         world, chance = self.world, self.chance
         self.function.tick_every_minute()
         for name, program in self.programs.items():
-            for number in range(self.setting.events):
+            many = MANY_EVENTS if program.flow else self.setting.events
+            for number in range(many):
                 event_id = f"{self.seed}/{name}/{number}"
                 payload = {
                     "detail-type": name, "source": "sim", "id": event_id, "time": "2025-12-01T00:00:00Z",
@@ -155,6 +161,7 @@ class Story:
                 }  # fmt: skip
                 run = run_id(name, event_id)
                 self.started[run] = name
+                self.events[event_id] = name
                 when_ms = world.now_ms + chance.between("arrival", 0, 90_000)
                 for _ in range(2 if chance.strikes("twice") else 1):
                     world.at(when_ms, lambda payload=payload: self.function.accept(payload, "bus"))
@@ -163,6 +170,8 @@ class Story:
                         sent_id = f"{event_id}/{wait.name}"
                         self.sent[event_digest(sent_id)] = (run, wait.name)
                         self._send(wait.event(name), sent_id, number, when_ms + wait.sent_ms)
+                if isinstance(program.flow, Stopped):
+                    self._send(name + STOP, f"{event_id}/stop", number, when_ms + program.flow.sent_ms)
                 if program.cancel_ms is not None:
                     world.at(when_ms + program.cancel_ms, lambda run=run: self._cancel(run))
 
@@ -189,8 +198,13 @@ class Story:
         self.world.begin(f"cancel {run}", work)
 
     def _all_ended(self) -> bool:
-        runs = self.invariants.runs
-        return all(run in runs for run in self.started) and self.invariants.all_ended()
+        return all(self._came_to(event) for event in self.events) and self.invariants.all_ended()
+
+    def _came_to(self, event: str) -> dict[str, Any] | None:
+        """What is on record with an event, once it was taken in."""
+        item = self.cloud.table.items.get((event_partition(event_digest(event)), EVENT))
+        found: dict[str, Any] | None = json.loads(item["b"]["S"]) if item else None
+        return found
 
     def _all_quiet(self) -> bool:
         return self._all_ended() and not self.function.open and not self.cloud.in_flight
@@ -198,14 +212,19 @@ class Story:
     def _bound_ms(self) -> int:
         runs = self.invariants.runs.values()
         waits_ms = [run.waits_ms for run in runs if run.waits_ms < self.world.now_ms + YEAR_MS // 2]  # else for a child
-        longest = sum(_sleeps(program.nodes) for program in self.programs.values()) * 1000
-        return max([self.world.now_ms, *waits_ms]) + longest + BOUND_HORIZONS * self.setting.horizon_ms + MINUTE_MS * 60
+        longest = 0
+        for program in self.programs.values():
+            one = _sleeps(program.nodes) * 1000
+            longest += MANY_EVENTS * (one + self.setting.horizon_ms + FLOW_MS) if program.flow else one
+        latest = max([self.world.now_ms, *waits_ms, *self.invariants.held.values()])
+        return latest + longest + BOUND_HORIZONS * self.setting.horizon_ms + MINUTE_MS * 60
 
     def _outcomes(self) -> None:
         """Every run came to what the model says."""
         reader = Sandbox(self.function, self.function.apps[0])
         ledger: Ledger = reader.door.engine.ledger
-        for run, name in self.started.items():
+        self._each_has_its_run()
+        for run, name in self._runs():
             view = run_view(ledger, run)
             states, expected = self.programs[name].expected(self.setting.versions)
             if run in self.cancelled:
@@ -221,9 +240,35 @@ class Story:
                         f"{name} {run}: {shown} happened {times} times"
                     )
                 self._brought(run, self.programs[name])
-            if view["status"] == "failed":
-                told = self.witness.by_step.get((run_id(f"{name}.on_failure", f"{run}.failed"), "tell"))
-                assert told and told[0].given == run, f"nobody was told that {run} had failed"
+            if view["status"] in ("failed", "cancelled"):
+                option = "on_failure" if view["status"] == "failed" else "on_cancel"
+                after = run_id(f"{name}.{option}", f"{run}.{view['status']}")
+                told = self.witness.by_step.get((after, "tell"))
+                assert told and told[0].given == run, f"nobody was told that {run} was {view['status']}"
+
+    def _runs(self) -> list[tuple[str, str]]:
+        """The runs of programs, and whose they are."""
+        return [(run, seen.workflow) for run, seen in self.invariants.runs.items() if seen.workflow in self.programs]
+
+    def _each_has_its_run(self) -> None:
+        """Every event has its run, or it is on record why it has none."""
+        runs = dict(self._runs())
+        in_runs: dict[str, Counter[int]] = {name: Counter() for name in self.programs}
+        for run, name in runs.items():
+            in_runs[name].update(self.invariants.runs[run].numbers)
+        for event, name in self.events.items():
+            came = self._came_to(event)
+            assert came is not None
+            own = run_id(name, event)
+            flow = self.programs[name].flow
+            if flow is None or flow.own_runs:
+                assert came["runs"] == [own] and own in runs, f"{event} came to {came}, not to run {own}"
+            options = flow.options(name) if flow else {}
+            if "batch" in options:
+                times = in_runs[name][int(event.rpartition("/")[2])]
+                assert times == 1, f"{event} is in {times} batches"
+            elif "debounce" not in options:
+                assert (own in came["runs"]) != (name in came.get("not", {})), f"{event} came to {came}"
 
     def _brought(self, run: str, program: Program) -> None:
         """What arrived while its run stood was brought to it, unless the wait may have been over by then."""

@@ -60,17 +60,21 @@ MAX_HEAD_TRIES = 20
 
 def passes(engine: Engine, fold: Fold, workflow: Workflow) -> bool:
     """Whether the run may go on; if not, it was seen to that it will be woken when it may."""
-    if fold.next_seq - fold.deaths == 1 and not _may_begin(engine, fold):
+    first = fold.next_seq - fold.deaths == 1
+    if first and not _may_begin(engine, fold):
         return False
     flow = workflow.flow
     if flow is None or not (flow.throttle or _of_runs(flow)):
         return True
-    for _ in range(MAX_HEAD_TRIES):
+    for attempt in range(MAX_HEAD_TRIES):
         head = fields_of(engine.ledger.head(fold))
         if head.get("status") in status.ENDED:
             return False
         if _has_begun(flow, head):
             return True
+        if attempt == 0 and not first:
+            fold.head = None  # it was kept warm since before another run has let this one in
+            continue
         event = event_of(fold, decode(engine.ledger.text(fold.value, fold.body.get("blob"))))
         passed = _pass(engine, fold, workflow, flow, event, head)
         if passed is not None:

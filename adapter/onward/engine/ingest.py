@@ -135,12 +135,11 @@ def _decide(engine: Engine, taken: Taken, workflows: Sequence[Workflow]) -> tupl
 
     standing: Item | None = None
     there: set[str] = set()  # runs that were started when events were not kept yet
-    new: list[Start] = []
     for _ in range(MAX_TRIES):
         told = {"runs": [], "not": {}} if standing is None else fields_of(standing)
         ours = [workflow for workflow in workflows if not _is_told(told, workflow, taken.event)]
         if standing is not None and not ours:
-            return standing, new
+            return standing, []
         starts = [_start(engine, taken, workflow) for workflow in ours]
         runs = [*told["runs"], *(start.run for start in starts if start.run)]
         skipped = {**told.get("not", {}), **{start.workflow.name: start.why for start in starts if start.why}}

@@ -248,7 +248,10 @@ def test_ctrl_c_ends_it_with_what_was_found(store, write):
         "slow", ("    step.sleep", '    print("now", flush=True)\n    import time; time.sleep(60)\n    step.sleep')
     )
     arguments = [sys.executable, "-m", "onward", "check", changed, "--store", store.path]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Whoever starts the tests in the background has this signal ignored, and children inherit that.
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, preexec_fn=heeds) as process:
         assert process.stderr.readline() == "now\n"
         began = time.monotonic()
         process.send_signal(signal.SIGINT)

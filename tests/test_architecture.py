@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "adapter" / "onward"
 
 FOUNDATION = {"core", "ports", "clock"}
-USER = {"app", "step", "loop"}
+USER = {"app", "step", "loop", "flow", "triggers"}
 MAY_SEE: dict[str, set[str]] = {
     "core": set(),
     "clock": set(),
@@ -33,7 +33,9 @@ MAY_SEE: dict[str, set[str]] = {
     "chaos": {"core", "ports"},
     "loop": {"core", "ports"},
     "step": {"core", "ports", "loop"},
-    "app": {"core", "ports", "loop", "step"},
+    "flow": {"core", "step"},
+    "triggers": {"core", "step"},
+    "app": {"core", "ports", "loop", "step", "flow", "triggers"},
     "engine": {"core", "ports"} | USER,
     "aws": FOUNDATION,
     "local": FOUNDATION | {"chaos"},
@@ -42,7 +44,7 @@ MAY_SEE: dict[str, set[str]] = {
 }
 FRONT = FOUNDATION | USER | {"engine", "web", "aws", "local", "entry", "chaos"}
 MAY_SEE |= {"dev": FRONT | {"cli", "testing"}, "cli": FRONT | {"dev", "testing"}, "testing": FRONT}
-MAY_SEE |= {"__main__": {"cli"}, "": {"app", "step", "core"}}  # "": the package itself
+MAY_SEE |= {"__main__": {"cli"}, "": {"app", "step", "core", "flow", "triggers"}}  # "": the package itself
 LAZY = {("app.py", "entry")}  # inside a function only
 FOR_ANNOTATIONS = {("core/log.py", "ports")}  # under `if TYPE_CHECKING:` only
 THIRD_PARTY = {

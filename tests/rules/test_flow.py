@@ -69,16 +69,6 @@ def rehearsal(kind, work, seen=None, **options):
     return stage
 
 
-def pass_s(stage, seconds):
-    """Let so much time pass, and do everything that falls into it."""
-    ends_ms = stage.clock.now_ms() + round(seconds * 1000)
-    while (at_ms := stage.queue.next_ms()) is not None and at_ms <= ends_ms:
-        _, wake = stage.queue.take()
-        stage.clock.turn(at_ms)
-        stage.deliver(wake)
-    stage.clock.turn(ends_ms)
-
-
 def counted(stage, prefix="flow#"):
     """The items in which starts are counted, by their sort keys."""
     assert isinstance(stage.store, SqliteStore)
@@ -98,9 +88,9 @@ def test_events_with_one_key_start_one_run_within_the_period(kind):
     options = {"idempotency": Idempotency(lambda event: event.data["order"], period=timedelta(hours=1))}
     with rehearsal(kind, working(seen), seen, **options) as stage:
         assert [len(stage.start("go", {"order": order})) for order in (1, 1, 2, 1)] == [1, 0, 1, 0]
-        pass_s(stage, 3599)
+        stage.pass_time(3599)
         assert stage.start("go", {"order": 1}) == []
-        pass_s(stage, 1)
+        stage.pass_time(1)
         assert len(stage.start("go", {"order": 1})) == 1
         stage.drain()
         assert [data["order"] for _, data in seen.began] == [1, 2, 1]
@@ -110,9 +100,9 @@ def test_events_with_one_key_start_one_run_within_the_period(kind):
 def test_a_function_alone_is_a_key_for_a_day(kind):
     with rehearsal(kind, working(Seen()), idempotency=lambda event: event.data) as stage:
         assert len(stage.start("go", "k")) == 1
-        pass_s(stage, 24 * 3600 - 1)
+        stage.pass_time(24 * 3600 - 1)
         assert stage.start("go", "k") == []
-        pass_s(stage, 1)
+        stage.pass_time(1)
         assert len(stage.start("go", "k")) == 1
 
 
@@ -121,7 +111,7 @@ def test_what_an_event_came_to_is_on_record_and_a_redelivery_does_not_change_it(
     with rehearsal(kind, working(Seen()), rate_limit=RateLimit(1, period=60)) as stage:
         [run] = stage.start("go", {}, id="one")
         assert stage.start("go", {}, id="two") == []
-        pass_s(stage, 120)
+        stage.pass_time(120)
         assert stage.start("go", {}, id="two") == []  # it was dropped, and stays so
         assert stage.start("go", {}, id="one") == [run]
         assert len(stage.start("go", {}, id="three")) == 1
@@ -141,7 +131,7 @@ def test_no_window_has_more_starts_than_the_rate_limit(kind, seed):
             shop = chance.choice("ab")
             if stage.start("go", {"shop": shop}):
                 took[shop].append(stage.clock.now_ms())
-            pass_s(stage, chance.choice((0, 1, 5, 20)))
+            stage.pass_time(chance.choice((0, 1, 5, 20)))
         for times_ms in took.values():
             assert most_in_window(times_ms, 60_000) == 3  # never over, and as many as there may be
 
@@ -155,7 +145,7 @@ def test_a_singleton_skips_while_its_run_is_unfinished(kind):
         [first] = stage.start("go", "a")
         assert stage.start("go", "a") == []
         assert len(stage.start("go", "b")) == 1
-        pass_s(stage, 101)
+        stage.pass_time(101)
         assert stage.view(first)["status"] == "completed"
         assert len(stage.start("go", "a")) == 1
         stage.drain()
@@ -181,7 +171,7 @@ def test_the_last_event_by_its_time_starts_the_run_when_no_more_come(kind):
         began_ms = stage.clock.now_ms()
         for n in range(5):
             assert stage.start("go", {"doc": "a", "n": n}) == []
-            pass_s(stage, 20)
+            stage.pass_time(20)
         ingest(stage.engine, Event("go", {"doc": "a", "n": "older"}, "older", began_ms - 1_000))
         stage.drain()
         assert seen.began == [(began_ms + 130_000, {"doc": "a", "n": 4})]
@@ -195,7 +185,7 @@ def test_a_debounced_run_starts_at_the_latest_after_the_maximum(kind):
         began_ms = stage.clock.now_ms()
         for n in range(6):
             stage.start("go", n)
-            pass_s(stage, 20)
+            stage.pass_time(20)
         stage.drain()
         assert seen.began == [(began_ms + 70_000, 3), (began_ms + 130_000, 5)]
 
@@ -230,7 +220,7 @@ def test_what_is_held_back_is_found_by_the_sweep_where_its_wake_was_lost(kind):
     with rehearsal(kind, working(seen), seen, debounce=Debounce(30)) as stage:
         stage.start("go", 1)
         stage.queue.take()
-        pass_s(stage, 3600)
+        stage.pass_time(3600)
         sweep(stage.engine, {"do": "sweep"}, None, None)
         stage.drain()
         assert [data for _, data in seen.began] == [1]
@@ -304,7 +294,7 @@ def test_never_more_runs_at_a_time_than_the_limit_and_first_come_first_served(ki
             shop = chance.choice("ab")
             sent[shop].append(n)
             stage.start("go", {"shop": shop, "n": n})
-            pass_s(stage, chance.choice((0.001, 0.001, 1, 4)))
+            stage.pass_time(chance.choice((0.001, 0.001, 1, 4)))
         stage.drain()
         assert seen.most == {"a": 3, "b": 3}
         for shop, numbers in sent.items():
@@ -325,7 +315,7 @@ def test_the_more_urgent_come_first_and_among_equals_who_came_first(kind):
     with rehearsal(kind, working(seen), seen, **options) as stage:
         for n, urgency in enumerate((0, 0, 5, -3, 5, 0, "x")):
             stage.start("go", {"n": n, "p": urgency})
-            pass_s(stage, 0.001)
+            stage.pass_time(0.001)
         stage.drain()
         assert [data["n"] for _, data in seen.began] == [0, 2, 4, 1, 5, 6, 3]
         times_ms = [at_ms for at_ms, _ in seen.began]
@@ -340,7 +330,7 @@ def test_a_run_needs_a_slot_of_each_limit_and_holds_none_while_it_queues(kind):
     with rehearsal(kind, work, seen, **options) as stage:
         for n in range(12):
             stage.start("go", {"shop": "aab c"[n % 3], "n": n})
-            pass_s(stage, 0.001)
+            stage.pass_time(0.001)
         stage.drain()
         assert len(seen.began) == 12 and max(seen.most.values()) == 1
         times_ms = sorted(at_ms for at_ms, _ in seen.began)
@@ -359,7 +349,7 @@ def test_every_slot_is_free_once_its_holder_has_ended(kind, ends):
 
     with rehearsal(kind, work, concurrency=Concurrency(1)) as stage:
         runs = [run for n in range(4) for run in stage.start("go", n)]
-        pass_s(stage, 1)
+        stage.pass_time(1)
         if ends == "cancel":
             assert control.cancel(stage.engine, runs[0])
         if ends == "cancel in the queue":
@@ -388,9 +378,9 @@ def test_a_limit_that_is_raised_by_a_deploy_holds_for_runs_that_queue(kind):
     with rehearsal(kind, working(seen), seen, concurrency=Concurrency(1)) as stage:
         for n in range(5):
             stage.start("go", n)
-        pass_s(stage, 1)
+        stage.pass_time(1)
         stage.app["work"].flow.concurrency[0].limit = 3
-        pass_s(stage, 11)
+        stage.pass_time(11)
         stage.drain()
         assert seen.most[None] == 3
 
@@ -402,7 +392,7 @@ def test_a_slot_is_handed_on_by_the_sweep_where_who_should_have_died(kind, monke
         stage.start("go", 1)
         stage.start("go", 2)
         monkeypatch.setattr("onward.engine.engine.Engine.after_end", lambda engine, fold: None)
-        pass_s(stage, 60)
+        stage.pass_time(60)
         assert [data for _, data in seen.began] == [1]
         monkeypatch.undo()
         stage.drain()
@@ -427,7 +417,7 @@ def test_an_event_cancels_the_runs_that_it_matches(kind):
     options = {"cancel_on": CancelOn("order/cancelled", match={"data.order_id": "data.id"})}
     with rehearsal(kind, work, **options) as stage:
         one, two = (stage.start("go", {"id": n})[0] for n in (1, 2))
-        pass_s(stage, 1)
+        stage.pass_time(1)
         stage.start("order/cancelled", {"order_id": 2})
         stage.start("order/cancelled", {"order_id": 3})
         stage.drain()
@@ -474,7 +464,7 @@ def test_on_cancel_is_told_of_a_cancelled_run(kind):
 
     with rehearsal(kind, work, on_cancel=tell) as stage:
         [run] = stage.start("go", {"n": 1})
-        pass_s(stage, 1)
+        stage.pass_time(1)
         assert control.cancel(stage.engine, run)
         stage.drain()
         assert told == [["onward/run.cancelled", run, {"n": 1}]]

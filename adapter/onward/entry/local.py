@@ -56,6 +56,7 @@ class Local:
         clock: Clock | None = None,
         note: Note = notes.silent,
         chaos: str | None = None,
+        schedules: bool = False,
     ) -> None:
         self.app = app
         self.clock = clock or SystemClock()
@@ -76,7 +77,8 @@ class Local:
         self._sweep_ms = min(round(SWEEP_S * 1000), horizon_ms // SWEEPS_PER_HORIZON)
         self._owner = this_process()
         self._owed: deque[Callable[[], None]] = deque()  # what became of claims, and the store could not be told
-        self._next_sweep_ms = self.clock.now_ms()
+        self._next_sweep_ms = self._told_ms = self.clock.now_ms()
+        self._schedules = schedules
 
     def close(self) -> None:
         self.store.close()
@@ -112,9 +114,18 @@ class Local:
     def _sweep(self) -> None:
         try:
             self._vouch()
+            if self._schedules:
+                self._begin_scheduled()
             self._befall(None, lambda: sweep(self.engine, {"do": "sweep"}, None, None))
         except Unavailable as error:  # the next one comes soon
             self.engine.note("WARNING", "no sweep", reason=str(error))
+
+    def _begin_scheduled(self) -> None:
+        from ..engine.starts import begin_between
+
+        now_ms = self.clock.now_ms()
+        begin_between(self.engine, self._told_ms, now_ms)
+        self._told_ms = now_ms
 
     def _befall(self, run: str | None, work: Callable[[], None]) -> bool:
         """Do the work of one invocation, with what chaos does to it; False where that killed it."""

@@ -189,6 +189,27 @@ class Rehearsal:
                 return
         raise AssertionError(f"more than {MAX_WAKES:,} wakes: this goes on for ever")
 
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time pass: deliver the wakes that fall into it, sweep once a minute, and start what schedules
+        (`cron`) say."""
+        from ..engine.starts import begin_between
+
+        ends_ms = self.clock.now_ms() + round(seconds * 1000)
+        while (now_ms := self.clock.now_ms()) < ends_ms:
+            upto_ms = min(now_ms - now_ms % SWEEP_MS + SWEEP_MS, ends_ms)
+            self._deliver_until(upto_ms)
+            engine = self.new_engine() if self.fresh else self.engine
+            begin_between(engine, now_ms, upto_ms)
+            sweep(engine, {"do": "sweep"}, None, None)
+        self._deliver_until(ends_ms)
+
+    def _deliver_until(self, upto_ms: int) -> None:
+        while (next_ms := self.queue.next_ms()) is not None and next_ms <= upto_ms:
+            at_ms, wake = self.queue.take()
+            self.clock.turn(at_ms)
+            self.deliver(wake)
+        self.clock.turn(upto_ms)
+
     def sweep(self) -> bool:
         """Turn the clock to where the next run is due, and sweep; False when every run has ended."""
         due_ms = self._due_ms()

@@ -17,7 +17,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from onward import App, NonRetriable, Retry, RetryAfter, StepError, current_step
+from onward import (
+    App,
+    CancelOn,
+    Concurrency,
+    NonRetriable,
+    RateLimit,
+    Retry,
+    RetryAfter,
+    Singleton,
+    StepError,
+    Throttle,
+    current_step,
+)
 
 QUICK = Retry(max_attempts=5, base=1.0, cap=10.0)
 
@@ -460,3 +472,114 @@ def filled_invocations(effects):
         return sum(step.run(n, effects.do, n, 1) for n in "abc")
 
     return sync(work, steps_per_invocation="fill")
+
+
+# ------------------------------------------------------------------------------------------------ waits and events
+@case([True, 7], effects="a")
+def an_event_that_is_sent_and_waited_for(effects):
+    def work(event, step):
+        number = step.run("a", effects.do, "a", 7)
+        sent = step.send_event("tell", {"n": number, "by": event.id}, event="told")
+        found = step.wait_for_event("told", match={"data.by": event.id}, timeout=3600)
+        return [found.id == sent, found.data["n"]]
+
+    return sync(work)
+
+
+@case([None, "after"], effects="a")
+def a_wait_for_what_never_comes(effects):
+    def work(event, step):
+        found = step.wait_for_event("never", match={"data.by": event.id}, timeout=30)
+        return [found, step.run("a", effects.do, "a", "after")]
+
+    return sync(work)
+
+
+@case([["told", 1], 2], effects="b")
+def a_wait_beside_a_step(effects):
+    async def work(event, step):
+        async def waits():
+            found = await step.wait_for_any("any", {"told": {"data.by": event.id}, "never": None}, timeout=3600)
+            return [found.name, found.data["n"]]
+
+        async def works():
+            result = await step.run("b", effects.do, "b", 2)
+            await step.send_event("tell", {"n": 1, "by": event.id}, event="told")
+            return result
+
+        return await asyncio.gather(waits(), works())
+
+    return sync(work)
+
+
+@case([10, "ValueError"], effects="child")
+def runs_that_are_waited_for(effects):
+    app = App("corpus")
+
+    @app.workflow(on="double", name="double", retries=QUICK)
+    def double(event, step):
+        return step.run("child", effects.do, "child", event.data * 2)
+
+    @app.workflow(on="fails", name="fails", retries=1)
+    def fails(event, step):
+        raise ValueError("bad")
+
+    @app.workflow(on="go", name="work", retries=QUICK)
+    def work(event, step):
+        found = step.invoke("double", 5)
+        try:
+            return step.invoke("fails")
+        except StepError as error:
+            return [found, error.type]
+
+    return app
+
+
+# ---------------------------------------------------------------------------------------------- the starts of runs
+@case([1, 2], effects="a b")
+def a_run_that_needs_slots(effects):
+    def work(event, step):
+        return [step.run(name, effects.do, name, n) for n, name in enumerate("ab", 1)]
+
+    limits = [Concurrency(1), Concurrency(2, key=lambda event: event.name, name="shared")]
+    return sync(work, concurrency=limits, priority=lambda event: 3)
+
+
+@case(1, effects="a")
+def a_run_that_waits_for_its_turn(effects):
+    return sync(lambda event, step: step.run("a", effects.do, "a", 1), throttle=Throttle(1, period=60), delay=90)
+
+
+@case(1, effects="a")
+def a_start_that_is_counted(effects):
+    options = {
+        "idempotency": lambda event: event.id,
+        "singleton": Singleton(key=lambda event: event.id),
+        "rate_limit": RateLimit(1000, period=1),
+    }
+    return sync(lambda event, step: step.run("a", effects.do, "a", 1), **options)
+
+
+@case(None, status="cancelled", effects="a told")
+def a_run_that_an_event_cancels(effects):
+    def told(event, step):
+        return step.run("tell", effects.do, "told")
+
+    def work(event, step):
+        step.run("a", effects.do, "a")
+        step.send_event("stop", {"id": event.id})
+        step.sleep("nap", 3600)
+
+    return sync(work, cancel_on=CancelOn("stop", match={"data.id": "id"}), on_cancel=told)
+
+
+@case(None, status="failed", effects="told")
+def a_run_that_takes_too_long(effects):
+    def told(event, step):
+        return step.run("tell", effects.do, "told", event.data["error"]["type"])
+
+    def work(event, step):
+        step.run("a", effects.do, "a")
+        step.sleep("nap", 7200)
+
+    return sync(work, finish_timeout=3600, start_timeout=1800, on_failure=told)

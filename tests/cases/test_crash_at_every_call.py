@@ -14,7 +14,7 @@ from onward.core.codec import decode
 from onward.core.errors import Unavailable
 from onward.engine import control
 from onward.engine.ledger import Ledger
-from onward.engine.views import run_view, unfinished
+from onward.engine.views import due_items, run_view
 from onward.local.blobs import FolderBlobs
 from onward.local.store import SqliteStore
 from onward.testing import FakeClock, QueuedWakes, Rehearsal
@@ -57,7 +57,7 @@ class Survivor(Rehearsal):
                 control.failed(self.new_engine(), wake, str(error))
 
     def open_heads(self):
-        yield from unfinished(self.quiet, 1_000)
+        yield from due_items(self.quiet, 1_000)
 
     def look(self, run):
         view = run_view(self.quiet, run)

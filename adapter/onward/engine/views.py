@@ -125,6 +125,10 @@ def _add(steps: dict[Key, dict[str, Any]], body: dict[str, Any]) -> None:
 
 def unfinished(ledger: Ledger, limit: int) -> list[Item]:
     """The heads of at most `limit` runs that have not ended."""
-    found = ledger.store.due(1 << 60, limit)
-    keys = [(partition, sort) for partition, sort, _ in found if not partition.startswith(HELD_BACK)]
+    return [item for item in due_items(ledger, limit) if not item.partition.startswith(HELD_BACK)]
+
+
+def due_items(ledger: Ledger, limit: int) -> list[Item]:
+    """At most `limit` items after which somebody looks: the heads of unfinished runs, and what holds events back."""
+    keys = [(partition, sort) for partition, sort, _ in ledger.store.due(1 << 60, limit)]
     return [item for item in ledger.store.get(keys) if item is not None and item.due_ms is not None]

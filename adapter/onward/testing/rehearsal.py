@@ -18,7 +18,7 @@ from ..engine.ingest import ingest
 from ..engine.ledger import HORIZON_MS
 from ..engine.notes import silent
 from ..engine.sweep import sweep
-from ..engine.views import run_view, unfinished
+from ..engine.views import due_items, run_view
 from ..local.store import SqliteStore
 from ..loop import close_thread_loop
 
@@ -220,9 +220,8 @@ class Rehearsal:
         return True
 
     def _due_ms(self) -> int:
-        found = self.store.get([(partition, sort) for partition, sort, _ in self.store.due(NEVER_MS, 1_000)])
-        return min((item.due_ms for item in found if item is not None and item.due_ms is not None), default=NEVER_MS)
+        return min((item.due_ms for item in self.open_heads()), default=NEVER_MS)
 
     def open_heads(self) -> Iterator[Any]:
-        """The heads of the runs that have not ended."""
-        yield from unfinished(self.engine.ledger, 1_000)
+        """The heads of the runs that have not ended, and what holds events back."""
+        yield from due_items(self.engine.ledger, 1_000)

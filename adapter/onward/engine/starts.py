@@ -144,7 +144,7 @@ def _debounce(engine: Engine, taken: Taken, workflow: Workflow, debounce: Deboun
     if debounce.max_delay_ms is not None:
         fire_ms = min(fire_ms, first_ms + debounce.max_delay_ms)
     last = [event.at_ms, event_digest(event.id)]
-    if pending and pending["last"] > last:
+    if pending and pending["last"][0] > event.at_ms:
         last = pending["last"]  # this one is older
     body = {"of": ["debounce", workflow.name, key], "pending": {"first": first_ms, "fire": fire_ms, "last": last}}
     held.writes.append(put_or_swap(_pending(engine, partition, body, fire_ms), standing))

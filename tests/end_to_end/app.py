@@ -8,7 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from onward import App, Retry, StepError, current_step
+from onward import App, Batch, Concurrency, Retry, StepError, cron, current_step, pattern
 
 app = App("end-to-end")
 QUICK = Retry(max_attempts=4, base=0.2, cap=0.2, jitter=False)
@@ -117,3 +117,44 @@ def told(event, step):
 def fails():
     note()
     raise ValueError("always")
+
+
+# ------------------------------------------------------------------------------------- events, and limits on starts
+@app.workflow(on="story/order", retries=QUICK)
+def order(event, step):
+    """Waits for its payment, and has a run of its own pack it."""
+    paid = step.wait_for_event("order/paid", match={"data.order": event.data["order"]}, timeout=MEETING_S)
+    return [paid and paid.data["by"], step.invoke("pack", {"order": event.data["order"]})]
+
+
+@app.workflow(on="story/pack", name="pack", retries=QUICK)
+async def pack(event, step):
+    return await step.run("pack", note, f"packed {event.data['order']}")
+
+
+@app.workflow(on="story/limited", retries=QUICK, concurrency=Concurrency(2, key=lambda event: event.data["group"]))
+def limited(event, step):
+    """Two at a time. `dies`: the first attempt of its step kills its process."""
+    step.run("begin", deadly, "kill", 1) if event.data.get("dies") else step.run("begin", note)
+    step.run("work", lambda: note(time.sleep(0.15)))
+    return step.run("end", note, "ended")
+
+
+@app.workflow(on="story/batched", retries=QUICK, batch=Batch(3, timeout=1.0, key=lambda event: event.data["group"]))
+def batched(event, step):
+    return step.run("take", note, [one["data"]["n"] for one in event.data["events"]])
+
+
+@app.workflow(on="story/once", retries=QUICK, idempotency=lambda event: event.data["key"])
+def once(event, step):
+    return step.run("once", note, event.data["key"])
+
+
+@app.workflow(on=[pattern({"source": ["aws.s3"], "detail": {"object": {"key": [{"prefix": "prices/"}]}}})])
+async def created(event, step):
+    return await step.run("read", note, event.data["object"]["key"])
+
+
+@app.workflow(on=cron("*/5 * * * *", tz="Europe/Paris"))
+def every_five_minutes(event, step):
+    return step.run("tick", note, event.data["scheduled"])

@@ -63,7 +63,7 @@ def working(seen, lasts_s=10, group=lambda event: None):
 
 
 def rehearsal(kind, work, seen=None, **options):
-    stage = Rehearsal(kind.app(work, **options), fresh=True)
+    stage = Rehearsal(kind.app(work, **options), fresh=kind.name == "sync")  # and kept warm in the other
     if seen is not None:
         seen.stage = stage
     return stage

@@ -72,8 +72,8 @@ def passes(engine: Engine, fold: Fold, workflow: Workflow) -> bool:
             return False
         if _has_begun(flow, head):
             return True
-        if attempt == 0 and not first:
-            fold.head = None  # it was kept warm since before another run has let this one in
+        if attempt == 0 and (not first or "queue" in head):
+            fold.head = None  # it may have been kept warm since before another run has let this one in
             continue
         event = event_of(fold, decode(engine.ledger.text(fold.value, fold.body.get("blob"))))
         passed = _pass(engine, fold, workflow, flow, event, head)
@@ -149,13 +149,10 @@ def _pass(
         queue = fields_of(engine.ledger.head(fold))["queue"][0]
         hand_out(engine, queue)
         fold.head = None
-        head = fields_of(engine.ledger.head(fold))
-        if "slots" not in head:
-            if "queue" in head:  # it stands there, and is not stalled
-                engine.ledger.move_head(fold, _due_ms(engine, fold), stalls=0)
-            engine.ledger.keep(fold)
-            return False
-        return None
+        if "queue" in fields_of(engine.ledger.head(fold)):  # it stands there, and is not stalled
+            engine.ledger.move_head(fold, _due_ms(engine, fold), stalls=0)
+        engine.ledger.keep(fold)
+        return False  # who lets it in sends a wake, be it this one: to go on here as well would perform its step twice
     if flow.throttle is not None and "begun" not in head:
         rate.begins(fold, head)
     return None

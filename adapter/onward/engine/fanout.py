@@ -234,7 +234,7 @@ class LaneInvocation(Invocation):
         """Begin to wait for what something outside brings; or say what came of it."""
         from . import waiting
 
-        if self.last is None or self.last["k"] != status.AWAITING:
+        if not self._stands():
             if not waiting.begin(self.engine, self.fold, self.lane, self.number, wanted, until_ms):
                 raise Leave  # the run has ended meanwhile
             self.number += 1
@@ -248,6 +248,15 @@ class LaneInvocation(Invocation):
         told, value = found or ({}, "null")
         places = waiting.places_of(self.fold.run, self.lane, wanted.wait)
         self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
+
+    def _stands(self) -> bool:
+        """Whether the wait was written down by an attempt before this one. It is written down once: behind the record of
+        a death, too, or one that comes late would stand when the run has gone on."""
+        if self.last is None or self.last["k"] == status.AWAITING:
+            return self.last is not None
+        first, last = attempt_key(self.lane, 1), attempt_key(self.lane, self.number - 1)
+        before = self.ledger.store.read(partition_of(self.fold.run), first, last)
+        return any(attempt_of(item)["k"] == status.AWAITING for item in before)
 
     def _worn_out(self, wanted: Wanted) -> dict[str, Any] | None:
         """The final record of a step whose attempts were used up by dying, or that had begun and may run only once."""

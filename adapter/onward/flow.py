@@ -165,19 +165,16 @@ class Throttle:
 
 
 class Concurrency:
-    """At most `limit` (up to 1,000) at a time: of the workflow's runs, or with `of="steps"` of the steps that are being
-    performed. `name`: limits of that name are one limit, shared by the workflows that use it (and its keys)."""
+    """At most `limit` (up to 1,000) of the workflow's runs at a time, from the first step of each to its end, its sleeps
+    and waits included. `name`: limits of that name are one limit, shared by the workflows that use it."""
 
-    __slots__ = ("key", "limit", "name", "of")
+    __slots__ = ("key", "limit", "name")
 
-    def __init__(self, limit: int, key: Key | None = None, of: str = "runs", name: str | None = None) -> None:
-        if of not in ("runs", "steps"):
-            raise InvalidOption(f'Concurrency(of=) takes "runs" or "steps", not {of!r:.80}')
+    def __init__(self, limit: int, key: Key | None = None, name: str | None = None) -> None:
         if name is not None and (not isinstance(name, str) or not name):
             raise InvalidOption(f"Concurrency(name=) takes a string, not {name!r:.80}")
         self.limit = _whole("Concurrency(limit=)", limit, MAX_LIMIT)
         self.key = _key("Concurrency(key=)", key)
-        self.of = of
         self.name = name
 
 

@@ -484,7 +484,6 @@ def test_on_cancel_is_told_of_a_cancelled_run(kind):
         (lambda: {"delay": "1h"}, "delay= takes seconds or a timedelta"),
         (lambda: {"start_timeout": 0}, "start_timeout= takes seconds or a timedelta, from 1 ms"),
         (lambda: {"concurrency": Concurrency(0)}, "limit=.* whole number from 1 to 1,000, not 0"),
-        (lambda: {"concurrency": Concurrency(1, of="run")}, 'takes "runs" or "steps"'),
         (lambda: {"concurrency": [Concurrency(1)] * 6}, "or a list of up to 5"),
         (lambda: {"throttle": Throttle(5000, 1)}, "at most 1,000 starts per second"),
         (lambda: {"debounce": Debounce(60, max_delay=59)}, "takes no less than its period"),

@@ -250,8 +250,8 @@ class LaneInvocation(Invocation):
         self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
 
     def _stands(self) -> bool:
-        """Whether the wait was written down by an attempt before this one. It is written down once: behind the record of
-        a death, too, or one that comes late would stand when the run has gone on."""
+        """Whether the wait was written down by an attempt before this one. It is written down once, or what comes late
+        would stand when the run has gone on."""
         if self.last is None or self.last["k"] == status.AWAITING:
             return self.last is not None
         first, last = attempt_key(self.lane, 1), attempt_key(self.lane, self.number - 1)

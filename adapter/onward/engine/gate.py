@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ..app import Workflow
     from ..core.log import Fold
     from ..core.values import Event
-    from ..flow import Concurrency, Flow, Throttle
+    from ..flow import Flow, Throttle
     from .engine import Engine, Wake
     from .ledger import Ledger
 
@@ -64,7 +64,7 @@ def passes(engine: Engine, fold: Fold, workflow: Workflow) -> bool:
     if first and not _may_begin(engine, fold):
         return False
     flow = workflow.flow
-    if flow is None or not (flow.throttle or _of_runs(flow)):
+    if flow is None or not (flow.throttle or flow.concurrency):
         return True
     for attempt in range(MAX_HEAD_TRIES):
         head = fields_of(engine.ledger.head(fold))
@@ -85,11 +85,7 @@ def passes(engine: Engine, fold: Fold, workflow: Workflow) -> bool:
 
 
 def _has_begun(flow: Flow, head: dict[str, Any]) -> bool:
-    return ("begun" in head or not flow.throttle) and ("slots" in head or not _of_runs(flow))
-
-
-def _of_runs(flow: Flow) -> list[Concurrency]:
-    return [limit for limit in flow.concurrency if limit.of == "runs"]
+    return ("begun" in head or not flow.throttle) and ("slots" in head or not flow.concurrency)
 
 
 def expired(engine: Engine, fold: Fold) -> bool:
@@ -242,10 +238,9 @@ def _needs(engine: Engine, workflow: Workflow, flow: Flow, event: Event) -> list
     """The limits of which a run needs a slot, each once."""
     needs: dict[str, int] = {}
     for index, limit in enumerate(flow.concurrency):
-        if limit.of == "runs":
-            owner = ["name", limit.name] if limit.name is not None else ["workflow", workflow.name, str(index)]
-            partition = place("concurrency", *owner, group(engine, workflow, "concurrency", limit.key, event))
-            needs.setdefault(partition, index)
+        owner = ["name", limit.name] if limit.name is not None else ["workflow", workflow.name, str(index)]
+        partition = place("concurrency", *owner, group(engine, workflow, "concurrency", limit.key, event))
+        needs.setdefault(partition, index)
     return [[partition, index] for partition, index in needs.items()]
 
 

@@ -1,7 +1,7 @@
 """`make bench`: run every benchmark."""
 
-from . import parallel, steps
+from . import flow, parallel, steps, waits
 
-for benchmark in (steps, parallel):
+for benchmark in (steps, parallel, waits, flow):
     benchmark.main()
     print()

@@ -28,6 +28,9 @@ class Meter:
         self.read_units = 0.0
         self.bytes_read = 0
 
+    def spent(self) -> dict[str, float]:
+        return {"requests": self.requests.total(), "WRU": self.write_units, "RRU": self.read_units}
+
     def __call__(self, service: str, operation: str, sent: int, received: int, reply: dict[str, Any] | None) -> None:
         self.requests[operation] += 1
         if operation in _READS:
@@ -51,6 +54,15 @@ class Metered:
     @property
     def wakes(self) -> int:
         return self.rehearsal.queue.sent
+
+    def deliver(self, upto_ms: int | None = None) -> None:
+        """Deliver the wakes up to that time (None: all that come), without the sweeps between them, which cost as
+        well."""
+        stage = self.rehearsal
+        while (at_ms := stage.queue.next_ms()) is not None and (upto_ms is None or at_ms <= upto_ms):
+            at_ms, wake = stage.queue.take()
+            stage.clock.turn(at_ms)
+            stage.deliver(wake)
 
 
 @contextmanager

@@ -7,19 +7,23 @@ An event that triggers a workflow is put to these in this order:
     rate_limit     never more than `limit` starts in any window of `period`; what is over is dropped, on record
     debounce       wait until events with the same key cease; the last one (by its time) starts a run
     batch          gather events with the same key, and start one run for them together
-    throttle       start as the rate allows; what is over starts later
     delay          start so much later
+    throttle       start as the rate allows; what is over starts later
     concurrency    of those that may start, so many at a time; the others queue by priority, then by arrival
 
 A `key` is a function of the event whose result (a string, a number, a boolean or None) names a group; each group has
 limits of its own. Where it raises, the log says so, and the event belongs to the group None. Limits are read from the
-code that is deployed: a new number holds for runs that are live from the next start, end or step of one of them.
+code that is deployed: a new number holds from the next start or end of a run. A run that another one invokes is held to
+`throttle` and `concurrency`, and to nothing else here.
+
+`start_timeout` and `finish_timeout` fail a run that has not begun, or not ended, so long after its event was taken in
+(or after the time of an event of the future); the time in which it queues or is put off counts.
 """
 
 from __future__ import annotations
 
 from .core.errors import InvalidOption
-from .core.waits import matches_of
+from .core.waits import ROOTS, matches_of
 from .step import span_ms
 
 TYPE_CHECKING = False
@@ -58,9 +62,9 @@ MAX_LIMITS = 5  # of one kind, on one workflow
 PRIORITIES = 1_000  # from - to +
 
 
-def _whole(option: str, number: object, highest: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= highest:
-        raise InvalidOption(f"{option} takes a whole number from 1 to {highest:,}, not {number!r:.80}")
+def _whole(option: str, number: object, highest: int, lowest: int = 1) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or not lowest <= number <= highest:
+        raise InvalidOption(f"{option} takes a whole number from {lowest} to {highest:,}, not {number!r:.80}")
     return number
 
 
@@ -138,7 +142,7 @@ class Batch:
     __slots__ = ("key", "max_bytes", "size", "timeout_ms")
 
     def __init__(self, size: int, timeout: Span, key: Key | None = None, max_bytes: int = MAX_BATCH_BYTES) -> None:
-        self.size = _whole("Batch(size=)", size, MAX_BATCH)
+        self.size = _whole("Batch(size=)", size, MAX_BATCH, 2)
         self.timeout_ms = _span("Batch(timeout=)", timeout)
         self.key = _key("Batch(key=)", key)
         self.max_bytes = _whole("Batch(max_bytes=)", max_bytes, MAX_BATCH_BYTES)
@@ -146,7 +150,7 @@ class Batch:
 
 class Throttle:
     """Start `limit` runs per `period`, evenly, and `burst` at once after a pause (GCRA): in any window of w seconds
-    begin at most burst + w * limit / period. What is over begins later, in the order of arrival."""
+    begin at most burst + w * limit / period. What is over begins later, in the order in which runs first asked."""
 
     __slots__ = ("burst", "key", "limit", "period_ms")
 
@@ -165,31 +169,37 @@ class Throttle:
 
 
 class Concurrency:
-    """At most `limit` (up to 1,000) of the workflow's runs at a time, from the first step of each to its end, its sleeps
-    and waits included. `name`: limits of that name are one limit, shared by the workflows that use it."""
+    """At most `limit` (up to 1,000) of the workflow's runs at a time, from the first step of each to its end, sleeps
+    and waits included. `name`: limits of that name count together, and each workflow is held to its own number. A run
+    that invokes another under a name that both use would wait for itself."""
 
     __slots__ = ("key", "limit", "name")
 
     def __init__(self, limit: int, key: Key | None = None, name: str | None = None) -> None:
         if name is not None and (not isinstance(name, str) or not name):
-            raise InvalidOption(f"Concurrency(name=) takes a string, not {name!r:.80}")
+            raise InvalidOption(f"Concurrency(name=) takes a string that is not empty, not {name!r:.80}")
         self.limit = _whole("Concurrency(limit=)", limit, MAX_LIMIT)
         self.key = _key("Concurrency(key=)", key)
         self.name = name
 
 
 class CancelOn:
-    """Cancel the run when an event of that name arrives after its own. `match`: what must stand at which paths of that
-    event; each value is a path of the run's own event, as in {"data.order_id": "data.order_id"}."""
+    """Cancel the run when an event of that name arrives after its own (or up to five seconds before, as clocks
+    disagree). `match`: what must stand at which paths of that event; each value is a path of the run's own event, as in
+    {"data.order_id": "data.order_id"}."""
 
     __slots__ = ("event", "match")
 
     def __init__(self, event: str, match: Mapping[str, str] | None = None) -> None:
         try:
             matches_of({event: match})
-            matches_of({event: dict.fromkeys((match or {}).values())})
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise InvalidOption(f"CancelOn: {error}") from None
+        for path in (match or {}).values():
+            if not isinstance(path, str) or path.split(".")[0] not in ROOTS:
+                raise InvalidOption(
+                    f'CancelOn(match=) has as values paths of the run\'s own event ("data.order_id"), not {path!r:.80}'
+                )
         self.event = event
         self.match = dict(match or {})
 

@@ -453,6 +453,22 @@ def test_start_and_finish_have_their_times(kind, minutes):
 
 
 @both
+def test_a_run_in_its_first_step_has_begun(kind):
+    def first():
+        stage.clock.turn(stage.clock.now_ms() + 400_000)
+        stage.deliver({"do": "expire", "run": run})  # which comes while the step is being performed
+        return "done"
+
+    async def work(event, step):
+        return await step.run("first", first)
+
+    with rehearsal(kind, work, start_timeout=300) as stage:
+        [run] = stage.start("go")
+        stage.drain()
+        assert stage.view(run)["result"] == "done"
+
+
+@both
 def test_on_cancel_is_told_of_a_cancelled_run(kind):
     told = []
 
@@ -491,7 +507,9 @@ def test_on_cancel_is_told_of_a_cancelled_run(kind):
         (lambda: {"rate_limit": RateLimit(1001, 1)}, "from 1 to 1,000, not 1001"),
         (lambda: {"idempotency": "id"}, "takes a function of the event"),
         (lambda: {"cancel_on": CancelOn("x", match={"order": "data.id"})}, 'paths that begin with "data."'),
-        (lambda: {"cancel_on": CancelOn("x", match={"data.id": "id2"})}, 'paths that begin with "data."'),
+        (lambda: {"cancel_on": CancelOn("x", match={"data.id": "id2"})}, "paths of the run's own event"),
+        (lambda: {"cancel_on": CancelOn("x", match={"data.id": 1})}, "paths of the run's own event .* not 1"),
+        (lambda: {"batch": Batch(1, 1)}, "from 2 to 100, not 1"),
         (lambda: {"on": pattern({"source": "aws.s3"})}, "event pattern, at source"),
     ],
 )

@@ -123,6 +123,7 @@ FLOWS: Sequence[Callable[[Callable[[Sequence[Any]], Any]], Any]] = (
     lambda pick: Throttled(pick((1, 3)), pick((None, 1))),
     lambda pick: Plain("delayed", delay=pick((2, 400, 2_000))),
     lambda pick: Plain("to end in time", finish_timeout=pick((40, 2_000))),
+    lambda pick: Plain("to begin in time", start_timeout=pick((20, 2_000))),
     lambda pick: Stopped(pick((0, 2_000, 40_000))),
     lambda pick: RateLimited(pick((1, 2))),
     lambda pick: Dropping("singleton", singleton=Singleton(key=pick((None, parity)), mode=pick(("skip", "cancel")))),

@@ -458,7 +458,7 @@ class Program:
         options = self.flow.options("") if self.flow else {}
         if self.cancel_ms is not None or "cancel_on" in options or "singleton" in options:
             states.add("cancelled")
-        if "finish_timeout" in options:
+        if "finish_timeout" in options or "start_timeout" in options:
             states.add("failed")
         results = [node.expects() for node in self.nodes]
         return states, results if versions == 1 else Either(results, [*results, Made("tail")])

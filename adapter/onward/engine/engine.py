@@ -92,7 +92,7 @@ class Engine:
     def may_go_on(self, fold: Fold) -> bool:
         """Whether a run may begin now, or has begun. If not, it was seen to that it will be woken."""
         workflow = self.workflow_of(fold)
-        if workflow.flow is None and "from" not in fold.body:
+        if workflow.flow is None and "from" not in fold.body and "start_by" not in fold.body:
             return True
         from .gate import passes
 

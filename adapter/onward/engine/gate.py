@@ -64,13 +64,13 @@ def passes(engine: Engine, fold: Fold, workflow: Workflow) -> bool:
     if first and not _may_begin(engine, fold):
         return False
     flow = workflow.flow
-    if flow is None or not (flow.throttle or flow.concurrency):
+    if (flow is None or not (flow.throttle or flow.concurrency)) and not (first and "start_by" in fold.body):
         return True
     for attempt in range(MAX_HEAD_TRIES):
         head = fields_of(engine.ledger.head(fold))
         if head.get("status") in status.ENDED:
             return False
-        if _has_begun(flow, head):
+        if _has_begun(fold, flow, head):
             return True
         if attempt == 0 and (not first or "queue" in head):
             fold.head = None  # it may have been kept warm since before another run has let this one in
@@ -84,15 +84,21 @@ def passes(engine: Engine, fold: Fold, workflow: Workflow) -> bool:
     return False
 
 
-def _has_begun(flow: Flow, head: dict[str, Any]) -> bool:
-    return ("begun" in head or not flow.throttle) and ("slots" in head or not flow.concurrency)
+def _has_begun(fold: Fold, flow: Flow | None, head: dict[str, Any]) -> bool:
+    if flow is None:
+        return "begun" in head
+    begins = flow.throttle is not None or "start_by" in fold.body
+    return ("begun" in head or not begins) and ("slots" in head or not flow.concurrency)
 
 
 def expired(engine: Engine, fold: Fold) -> bool:
     """Fail the run if it should have ended by now, or begun."""
     now_ms = engine.clock.now_ms()
-    begun = fold.next_seq - fold.deaths > 1
-    if not begun and fold.body.get("start_by", now_ms) < now_ms:
+    late = fold.next_seq - fold.deaths == 1 and fold.body.get("start_by", now_ms) < now_ms
+    if late:
+        fold.head = None  # it says whether the first step is being performed
+        late = "begun" not in fields_of(engine.ledger.head(fold))
+    if late:
         failure = Failure("StartTimeout", "the run did not begin within the start_timeout= of its workflow")
     elif fold.body.get("finish_by", now_ms) < now_ms:
         failure = Failure("FinishTimeout", "the run did not end within the finish_timeout= of its workflow")
@@ -125,22 +131,23 @@ def _wait(engine: Engine, fold: Fold, until_ms: int | None) -> None:
 
 
 def _pass(
-    engine: Engine, fold: Fold, workflow: Workflow, flow: Flow, event: Event, head: dict[str, Any]
+    engine: Engine, fold: Fold, workflow: Workflow, flow: Flow | None, event: Event, head: dict[str, Any]
 ) -> bool | None:
     """Take what the run still needs; None where something was written, or refused: look again."""
-    if flow.throttle is not None and "begun" not in head:
+    rate = None
+    if flow is not None and flow.throttle is not None and "begun" not in head:
         rate = _Rate(engine, workflow, flow.throttle, event)
         if (turn_ms := rate.turn_ms(head)) > engine.clock.now_ms():
             if "turn" in head or rate.reserves(fold, head, turn_ms):
                 _wait(engine, fold, turn_ms)
                 return False
             return None
-    needs = _needs(engine, workflow, flow, event)
+    needs = _needs(engine, workflow, flow, event) if flow is not None else []
     if needs and "slots" not in head:
         if "queue" not in head:
             if _takes(engine, fold, workflow, needs, head):
                 return None
-            if not _queues(engine, fold, workflow, flow, event, needs, head):
+            if not _queues(engine, fold, workflow, event, needs, head):
                 return None
         queue = fields_of(engine.ledger.head(fold))["queue"][0]
         hand_out(engine, queue)
@@ -149,8 +156,15 @@ def _pass(
             engine.ledger.move_head(fold, _due_ms(engine, fold), stalls=0)
         engine.ledger.keep(fold)
         return False  # who lets it in sends a wake, be it this one: to go on here as well would perform its step twice
-    if flow.throttle is not None and "begun" not in head:
+    if rate is not None:
         rate.begins(fold, head)
+    elif "start_by" in fold.body and "begun" not in head:
+        standing = engine.ledger.head(fold)
+        item = _item(
+            engine, standing.partition, standing.sort, {**head, "begun": engine.clock.now_ms()}, standing.due_ms
+        )
+        if engine.store.write([Swap(item, standing.token)]) is None:
+            fold.head = item
     return None
 
 
@@ -263,13 +277,12 @@ def _queues(
     engine: Engine,
     fold: Fold,
     workflow: Workflow,
-    flow: Flow,
     event: Event,
     needs: list[Need],
     head: dict[str, Any],
 ) -> bool:
     """Put the run into the queue of its first limit, unless its head has changed."""
-    sort = f"{QUEUE}{_rank(engine, workflow, flow, event):04d}#{fold.body['at']:014d}#{fold.run}"
+    sort = f"{QUEUE}{_rank(engine, workflow, event):04d}#{fold.body['at']:014d}#{fold.run}"
     told = {"run": fold.run, "workflow": workflow.name, "seq": fold.next_seq, "needs": needs}
     standing = engine.ledger.head(fold)
     waiting = {**head, "queue": [needs[0][0], sort], "stalls": 0}
@@ -281,12 +294,13 @@ def _queues(
     return refused is None
 
 
-def _rank(engine: Engine, workflow: Workflow, flow: Flow, event: Event) -> int:
+def _rank(engine: Engine, workflow: Workflow, event: Event) -> int:
     """Where a run stands in a queue: the smaller, the sooner."""
-    if flow.priority is None:
+    urgency = workflow.flow and workflow.flow.priority
+    if not urgency:
         return PRIORITIES
     try:
-        return PRIORITIES - max(-PRIORITIES, min(PRIORITIES, int(flow.priority(event))))
+        return PRIORITIES - max(-PRIORITIES, min(PRIORITIES, int(urgency(event))))
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         engine.note("ERROR", "priority= failed, taken for 0", workflow=workflow.name, reason=reason)

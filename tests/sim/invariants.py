@@ -82,6 +82,7 @@ class Run:
         # of waits: where events find them, until when, and whether where= decides
         self.places: dict[str, tuple[list[str], int, bool]] = {}
         self.received: set[str] = set()
+        self.first_at: int | None = None  # the tick of the first record that is not of a start or a death
         self.numbers: list[int] = []  # of the events that started it
         self.performs = False  # it has begun its first step
         self.waits_ms = 0  # the latest time for which it waits or has waited
@@ -162,6 +163,8 @@ class Invariants:
         run.next_seq += 1
         run.written_at.append(self.world.ticks)
         kind = body["k"]
+        if run.first_at is None and kind not in ("started", "died"):
+            run.first_at = self.world.ticks
         run.workflow = body.get("workflow", run.workflow)
         run.waits_ms = max(run.waits_ms, body.get("until", 0), *body.get("sleeps", {"0": 0}).values())
         run.waits_ms = max(run.waits_ms, *body.get("waits", {"0": 0}).values(), 0)
@@ -343,7 +346,8 @@ class Invariants:
                     most += sum(step not in run.outcomes for step in run.places)
                 if run.workflow in self.flows:
                     most += 1  # its head, where what is kept warm is older than its admission
-                if run.workflow in self.flows and (run.ended is not None or wake["seq"] == 1):
+                at_first = run.first_at is None or run.first_at >= invocation.began_tick
+                if run.workflow in self.flows and (run.ended is not None or at_first):
                     most += GATE_REQUESTS
                 most += SENDING_REQUESTS if run.sent_at >= invocation.began_tick else 0
                 what = f"advancing run {wake['run']} at {wake['seq']} took {task.requests} requests"

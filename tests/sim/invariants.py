@@ -15,7 +15,7 @@ from onward.core.log import HEAD, TIMER, run_of
 from onward.core.values import display
 
 from .cloud import Cloud
-from .flows import most_in_window
+from .flows import Throttled, most_in_window
 from .function import SKEW_MS, Function, Invocation
 from .programs import SENT
 from .table import Change
@@ -204,7 +204,9 @@ class Invariants:
                 self.hold(8, due_ms is not None and due_ms <= latest_ms, f"{pending} is held back, due {due_ms}")
 
     def _begins(self, workflow: str) -> None:
-        """A run of a throttled workflow was begun."""
+        """A run was begun, of a workflow that says when that may be."""
+        if not isinstance(self.flows.get(workflow), Throttled):
+            return
         begun = self.begun.setdefault(workflow, [])
         begun.append(self.world.now_ms)
         flow = self.flows[workflow]

@@ -19,16 +19,21 @@ if TYPE_CHECKING:
         DefinitionError,
         Drift,
         Fault,
+        KeyMissing,
         LeaveSwallowed,
+        MiddlewareFailed,
         NonRetriable,
         NotEncodable,
         OnwardError,
+        PayloadCorrupt,
         RetryAfter,
         StepError,
         StepTimeout,
     )
     from .core.retry import Retry
     from .core.values import Event
+    from .encryption import Encryption
+    from .middleware import CurrentRun, Middleware, StepCall
     from .step import AsyncStep, CurrentStep, Step, current_step
 
 __version__ = "0.1.0"
@@ -39,34 +44,46 @@ _HOMES = {
         "DefinitionError",
         "Drift",
         "Fault",
+        "KeyMissing",
         "LeaveSwallowed",
+        "MiddlewareFailed",
         "NonRetriable",
         "NotEncodable",
         "OnwardError",
+        "PayloadCorrupt",
         "RetryAfter",
         "StepError",
         "StepTimeout",
     ),
     "core.retry": ("Retry",),
     "core.values": ("Event",),
+    "encryption": ("Encryption",),
+    "middleware": ("CurrentRun", "Middleware", "StepCall"),
     "step": ("AsyncStep", "CurrentStep", "Step", "current_step"),
 }
 
 __all__ = [
     "App",
     "AsyncStep",
+    "CurrentRun",
     "CurrentStep",
     "DefinitionError",
     "Drift",
+    "Encryption",
     "Event",
     "Fault",
+    "KeyMissing",
     "LeaveSwallowed",
+    "Middleware",
+    "MiddlewareFailed",
     "NonRetriable",
     "NotEncodable",
     "OnwardError",
+    "PayloadCorrupt",
     "Retry",
     "RetryAfter",
     "Step",
+    "StepCall",
     "StepError",
     "StepTimeout",
     "Workflow",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .core.values import Event
+    from .middleware import Middleware
 
     Handler = Callable[[Any, Any], Any]
 
@@ -31,6 +32,16 @@ def check_triggers(on: object) -> tuple[str, ...]:
     if not 1 <= len(names) <= MAX_TRIGGERS:
         raise InvalidOption(f"on= takes the name of an event, or a list of 1 to {MAX_TRIGGERS}, not {len(names)}")
     return tuple(check_name("on=", name) for name in names)
+
+
+def check_middleware(middleware: object) -> tuple[Middleware, ...]:
+    from .middleware import Middleware
+
+    given = middleware if isinstance(middleware, list | tuple) else [middleware]
+    for one in given:
+        if not isinstance(one, Middleware):
+            raise InvalidOption(f"middleware= takes objects of classes derived from onward.Middleware, not {one!r:.80}")
+    return tuple(given)
 
 
 def name_fits(pattern: str, name: str) -> bool:
@@ -88,10 +99,13 @@ class Workflow:
 
 
 class App:
-    """A named set of workflows: `app = App("catalog")`, then `@app.workflow(on="pricing/sync.requested")`."""
+    """A named set of workflows: `app = App("catalog")`, then `@app.workflow(on="pricing/sync.requested")`.
 
-    def __init__(self, name: str) -> None:
+    `middleware`: what is done around all that they do, in this order (see `onward.middleware`)."""
+
+    def __init__(self, name: str, *, middleware: Sequence[Middleware] = ()) -> None:
         self.name = check_name("the name of an app", name)
+        self.middleware = check_middleware(middleware) if middleware else ()
         self._workflows: dict[str, Workflow] = {}
 
     def workflow(

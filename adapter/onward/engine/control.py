@@ -120,6 +120,8 @@ def cancel(engine: Engine, run: str) -> bool:
             continue
         engine.note("INFO", "run cancelled", run_id=run, workflow=fold.workflow)
         engine.tell_parent(fold)
+        if engine.hooks is not None:
+            engine.hooks.run_ended(fold)
         for lane in closing[len(at_once) :]:
             engine.store.write([Put(_closed(engine, run, lane))])  # refused: its result was faster than we were
         return True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..core.codec import decode, encode
-from ..core.errors import InvalidEvent, Misconfigured, RequestRefused, Unavailable, UnknownWorkflow
+from ..core.errors import InvalidEvent, MiddlewareFailed, Misconfigured, RequestRefused, Unavailable, UnknownWorkflow
 from ..core.ids import run_id
+from ..core.log import event_context
 from ..core.values import MAX_NAME_CHARS, Event
 
 TYPE_CHECKING = False
@@ -28,7 +29,7 @@ def ingest(engine: Engine, event: Event) -> list[str]:
     When this returns, the event and every run exist in the store, every run has a wake, and every wait has its event.
     Delivering the event again changes nothing.
     """
-    check_event(event)
+    event = _checked(engine, event)
     return _take_in(engine, event, [w.name for w in engine.app.triggered_by(event.name) if _says_yes(engine, w, event)])
 
 
@@ -44,8 +45,17 @@ def _says_yes(engine: Engine, workflow: Workflow, event: Event) -> bool:
 def start(engine: Engine, workflow: str, event: Event) -> str:
     """Start the run of one workflow for an event; the id of that run, whether it is new or was there."""
     engine.app[workflow]
-    check_event(event)
+    event = _checked(engine, event)
     return _take_in(engine, event, [workflow])[0]
+
+
+def _checked(engine: Engine, event: Event) -> Event:
+    """The event as middleware wants it."""
+    check_event(event)
+    if engine.hooks is not None:
+        event = engine.hooks.event(event)
+        check_event(event)
+    return event
 
 
 def check_event(event: Event) -> None:
@@ -58,11 +68,12 @@ def check_event(event: Event) -> None:
 
 
 def _take_in(engine: Engine, event: Event, workflows: list[str]) -> list[str]:
-    from .waiting import bring, event_writes, kept_at
+    from .waiting import bring, event_writes, kept_event
 
     ledger = engine.ledger
     arrived_ms = engine.clock.now_ms()
-    text, blob = ledger.spill(encode(event.data, f"the data of event {event.name!r}"))
+    encoded = encode(event.data, f"the data of event {event.name!r}")
+    text, blob = ledger.spill(encoded, event_context(event.id))
     runs = [run_id(workflow, event.id) for workflow in workflows]
     born = [
         ledger.birth(run, workflow, event, arrived_ms + engine.horizon_ms, text, blob)
@@ -73,8 +84,6 @@ def _take_in(engine: Engine, event: Event, workflows: list[str]) -> list[str]:
     standing = _write_new(engine, first)
     for start in range(AT_ONCE, len(born), AT_ONCE):
         standing += _write_new(engine, born[start : start + AT_ONCE])
-    if standing[0] is not None:
-        arrived_ms = kept_at(standing[0])
     for run, workflow, before in zip(runs, workflows, standing[1:], strict=True):
         engine.note(
             "INFO",
@@ -84,7 +93,9 @@ def _take_in(engine: Engine, event: Event, workflows: list[str]) -> list[str]:
             event=event.name,
         )
         engine.send({"do": "advance", "run": run, "seq": 1})  # after a crash between write and wake, this is the wake
-    bring(engine, event, arrived_ms, ledger.text(text, blob))
+    if standing[0] is not None:  # it is what came first, whatever comes under its id
+        event, encoded, arrived_ms = kept_event(ledger, standing[0])
+    bring(engine, event, arrived_ms, encoded)
     return runs
 
 
@@ -118,9 +129,9 @@ def failure_run(engine: Engine, fold: Fold, failure: Failure) -> tuple[str, list
     run = run_id(handler.name, event.id)
     due_ms = now_ms + engine.horizon_ms
     try:
-        origin["data"] = decode(engine.ledger.text(fold.value, fold.body.get("blob")))
+        origin["data"] = decode(engine.ledger.event_text(fold))
         return run, _birth(engine, run, handler.name, event, due_ms, fold.run)
-    except (Unavailable, RequestRefused, Misconfigured):
+    except (Unavailable, RequestRefused, Misconfigured, MiddlewareFailed):
         raise
     except Exception as error:  # unreadable, or too much beside the rest: the run must end all the same
         engine.note(
@@ -131,5 +142,5 @@ def failure_run(engine: Engine, fold: Fold, failure: Failure) -> tuple[str, list
 
 
 def _birth(engine: Engine, run: str, workflow: str, event: Event, due_ms: int, parent: str) -> list[Put]:
-    text, blob = engine.ledger.spill(encode(event.data, f"the data of event {event.name!r}"))
+    text, blob = engine.ledger.spill(encode(event.data, f"the data of event {event.name!r}"), event_context(event.id))
     return engine.ledger.birth(run, workflow, event, due_ms, text, blob, parent)

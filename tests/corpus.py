@@ -13,11 +13,13 @@ import decimal
 import enum
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from onward import App, NonRetriable, Retry, RetryAfter, StepError, current_step
+from onward import App, Middleware, NonRetriable, Retry, RetryAfter, StepError, current_step
+
+from .sealed import Sealed
 
 QUICK = Retry(max_attempts=5, base=1.0, cap=10.0)
 
@@ -76,8 +78,8 @@ def case(*results: Any, data: Any = None, status: str = "completed", effects: st
     return register
 
 
-def sync(fn: Callable[..., Any], **options: Any) -> App:
-    app = App("corpus")
+def sync(fn: Callable[..., Any], *, middleware: Sequence[Middleware] = (), **options: Any) -> App:
+    app = App("corpus", middleware=middleware)
     app.workflow(on="go", **{"retries": QUICK, **options})(fn)
     return app
 
@@ -460,3 +462,25 @@ def filled_invocations(effects):
         return sum(step.run(n, effects.do, n, 1) for n in "abc")
 
     return sync(work, steps_per_invocation="fill")
+
+
+@case([[2, 4], 70_000, {"n": 1}], data={"n": 1}, effects="first a b large told", once="")
+def values_that_middleware_encodes(effects):
+    class Doubles(Middleware):
+        def after_step(self, call, result):
+            return result * 2 if isinstance(result, int) else result
+
+    def told(event, step):
+        step.run("told", effects.do, "told")
+
+    def work(event, step):
+        step.run("first", effects.do, "first")
+        step.send_event("tell", event.data, event="told")
+        step.sleep("rest", 30)
+        found = step.parallel(*(partial(step.run, n, effects.do, n, i) for i, n in enumerate("ab", 1)))
+        large = step.run("large", lambda: effects.do("large", "x" * 70_000))
+        return [found, len(large), event.data]
+
+    app = sync(work, middleware=[Doubles(), Sealed()])
+    app.workflow(on="told", name="told")(told)
+    return app

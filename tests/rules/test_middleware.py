@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections import Counter
 
 import pytest
@@ -19,6 +18,7 @@ from onward.engine.sweep import MAX_STALLS
 from onward.entry.local import Local
 from onward.local.blobs import FolderBlobs
 from onward.testing import Rehearsal
+from tests.sealed import Sealed
 
 from .acting import Notes, both, failed_with, failing, records
 
@@ -63,22 +63,6 @@ class Diary(Middleware):
         """What was said of these hooks, without the name of the middleware."""
         parts = [line.partition(" ")[2] for line in self.lines]
         return [line for line in parts if line.split()[0] in hooks]
-
-
-class Wrapped(Middleware):
-    """Keeps values as base64, with a prefix."""
-
-    def __init__(self, prefix="b64:"):
-        self.prefix = prefix
-
-    def encode(self, text, context):
-        return self.prefix + base64.b64encode(f"{context}\n{text}".encode()).decode()
-
-    def decode(self, text, context):
-        assert text.startswith(self.prefix)
-        told, _, text = base64.b64decode(text.removeprefix(self.prefix)).decode().partition("\n")
-        assert told == context, f"{told} is read as {context}"
-        return text
 
 
 def with_middleware(*middleware):
@@ -344,7 +328,7 @@ def test_a_hook_of_a_replay_that_raises_leaves_the_run_as_it_stands_until_it_is_
     """Not failed, however often the sweep wakes it: what is broken is the deployment, and no run."""
     broken = True
 
-    class Odd(Wrapped):
+    class Odd(Sealed):
         def before_run(self, run, event):
             if broken and hook == "before_run":
                 raise OSError("no network")
@@ -378,7 +362,7 @@ def test_a_hook_of_a_replay_that_raises_leaves_the_run_as_it_stands_until_it_is_
 
 @both
 def test_a_value_that_a_middleware_calls_corrupt_fails_the_run(kind):
-    class Odd(Wrapped):
+    class Odd(Sealed):
         def decode(self, text, context):
             if context.startswith("step "):
                 raise PayloadCorrupt(f"{context} was changed")
@@ -395,7 +379,7 @@ def test_a_value_that_a_middleware_calls_corrupt_fails_the_run(kind):
 
 @both
 def test_a_result_that_cannot_be_encoded_leaves_the_run_before_its_end(kind):
-    class Odd(Wrapped):
+    class Odd(Sealed):
         broken = True
 
         def encode(self, text, context):
@@ -419,7 +403,7 @@ def test_a_result_that_cannot_be_encoded_leaves_the_run_before_its_end(kind):
 # ------------------------------------------------------------------------------------------------------------ payloads
 @both
 def test_every_value_is_kept_encoded_and_decoded_as_what_it_is_the_value_of(kind, tmp_path):
-    """`Wrapped` asserts that each value is read with the context with which it was kept."""
+    """`Sealed` asserts that each value is read with the context with which it was kept."""
 
     async def child(event, step):
         return [event.data, await step.run("inner", str, "inner")]
@@ -432,7 +416,7 @@ def test_every_value_is_kept_encoded_and_decoded_as_what_it_is_the_value_of(kind
         large = await step.run("large", lambda: "x" * 200_000)
         return [found, came.data, below, len(large), event.data]
 
-    app = kind.app(work, into=with_middleware(Wrapped("one:"), Wrapped("two:")))
+    app = kind.app(work, into=with_middleware(Sealed("one:"), Sealed("two:")))
     kind.app(child, into=app, on="x", name="child")
     with Rehearsal(app, fresh=True, blobs=FolderBlobs(tmp_path)) as stage:
         run = stage.send("go", {"never": "no"})
@@ -450,7 +434,7 @@ def test_what_on_failure_gets_went_through_the_same_hooks(kind):
         raise RuntimeError("after all")
 
     app = kind.app(
-        work, into=with_middleware(Wrapped()), on_failure=lambda event, step: got.append(event.data["event"]["data"])
+        work, into=with_middleware(Sealed()), on_failure=lambda event, step: got.append(event.data["event"]["data"])
     )
     with Rehearsal(app, fresh=True) as stage:
         stage.send("go", {"a": 1})
@@ -468,7 +452,7 @@ def test_values_from_before_the_middleware_are_handed_to_decode_plain(kind):
         [run] = plain.start("go")
         for _ in range(2):
             plain.step()
-        app = kind.app(work, into=with_middleware(Wrapped()))
+        app = kind.app(work, into=with_middleware(Sealed()))
         with Rehearsal(app, store=plain.store, wakes=plain.queue, clock=plain.clock) as stage:
             stage.queue = plain.queue
             stage.drain()
@@ -481,7 +465,7 @@ def test_an_app_that_has_lost_its_middleware_shows_and_hurts_nothing(kind):
         await step.sleep("rest", 60)
         return "secret"
 
-    with Rehearsal(kind.app(work, into=with_middleware(Wrapped()))) as stage:
+    with Rehearsal(kind.app(work, into=with_middleware(Sealed()))) as stage:
         done = stage.send("go")["run_id"]
         [run] = stage.start("go")
         bare = Rehearsal(kind.app(work), store=stage.store, clock=stage.clock)
@@ -502,11 +486,11 @@ def test_the_check_before_a_deploy_reads_encoded_values_and_tells_of_those_that_
         await step.sleep("rest", 3_600)
         return one
 
-    with Rehearsal(kind.app(work, into=with_middleware(Wrapped()))) as stage:
+    with Rehearsal(kind.app(work, into=with_middleware(Sealed()))) as stage:
         [run] = stage.start("go", 7)
         for _ in range(2):
             stage.step()
-        for middleware, expected in (([Wrapped()], "Fits"), ([], "Finding"), ([Wrapped("other:")], "Finding")):
+        for middleware, expected in (([Sealed()], "Fits"), ([], "Finding"), ([Sealed("other:")], "Finding")):
             with Check(kind.app(work, into=App("rules", middleware=middleware)), stage.store, None, stage.clock) as it:
                 outcome = it.run(run)
                 assert type(outcome).__name__ == expected, outcome
@@ -519,7 +503,7 @@ def test_a_local_worker_leaves_a_run_that_it_cannot_read_and_does_the_others(kin
         return await step.run("one", str, event.data)
 
     path = tmp_path / "store.db"
-    with_codec = Local(kind.app(work, into=with_middleware(Wrapped())), path)
+    with_codec = Local(kind.app(work, into=with_middleware(Sealed())), path)
     [run] = ingest(with_codec.engine, Event("go", 1, "e1", with_codec.clock.now_ms()))
     with_codec.close()
     notes = Notes()

@@ -13,6 +13,7 @@ from typing import Any
 
 from onward.core.log import HEAD, TIMER, run_of
 from onward.core.values import display
+from tests.sealed import KEPT, unsealed
 
 from .cloud import Cloud
 from .function import SKEW_MS, Function, Invocation
@@ -36,6 +37,7 @@ NAMES = {
     15: "a look of a run's timer is begun once, or timers would multiply",
     16: "where nothing goes wrong, nothing is performed twice",
     17: "no attempt begins before the time that the failure before it has set",
+    18: "middleware is asked once for each performed attempt, and every value is kept as it says",
 }
 OPEN = {
     6: "limits never exceeded, every slot free after its holder's end (issue 4: concurrency)",
@@ -86,12 +88,21 @@ class Run:
 class Invariants:
     """Watches a table, a witness and a function."""
 
-    def __init__(self, world: World, cloud: Cloud, function: Function, witness: Witness, horizon_ms: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        cloud: Cloud,
+        function: Function,
+        witness: Witness,
+        horizon_ms: int,
+        sealed: bool = False,
+    ) -> None:
         self.world = world
         self.cloud = cloud
         self.function = function
         self.witness = witness
         self.horizon_ms = horizon_ms
+        self.sealed = sealed
         self.runs: dict[str, Run] = {}
         self.entries: dict[str, list[tuple[int, int]]] = {}  # events by their place: when they arrived, and the tick
         self.checks: Counter[int] = Counter()
@@ -113,6 +124,9 @@ class Invariants:
         pk, sk = change.key
         if pk.startswith("wait#") and sk.startswith("E#") and change.before is None:
             self.entries.setdefault(pk, []).append((int(sk.split("#")[1]), self.world.ticks))
+        value = (change.after or {}).get("v", {}).get("S")
+        if value is not None:
+            self.hold(18, value.startswith(KEPT) == self.sealed, f"{pk} {sk} has {value[:40]!r}")
         if not pk.startswith("run#"):
             return
         run = self.runs.setdefault(run_of(pk), Run(run_of(pk)))
@@ -134,7 +148,6 @@ class Invariants:
             run.due_ms = int(change.after["due"]["N"]) if "due" in change.after else None
         else:
             self.hold(2, change.before is None, f"{sk} of run {run.id} was written over")
-            value = change.after.get("v", {}).get("S")
             if sk.startswith("L#"):
                 self._record(run, sk, body, value)
             else:
@@ -213,7 +226,7 @@ class Invariants:
             content = next((kept for path, kept in self.cloud.objects.items() if path.endswith(digest)), None)
             self.hold(12, content is not None, f"the value of {step} of {run.id} is not in the bucket")
             value = (content or b"null").decode()
-        made = json.loads(value or "null")
+        made = json.loads(unsealed(value or "null"))
         by: Performance = performed[made["by"] - 1]
         self.hold(4, by.attempt == body["a"], f"{step} of {run.id}: attempt {body['a']} has the value of {by.attempt}")
 
@@ -298,6 +311,13 @@ class Invariants:
                 outcome = self.runs[run_id].outcomes.get(step)
                 what = f"{step} of {run_id} was performed {len(performed)} times, and has {outcome}"
                 self.hold(16, outcome is None or len(performed) <= outcome["a"], what)
+        for content in self.cloud.objects.values():
+            self.hold(18, content.startswith(KEPT.encode()) == self.sealed, f"an object begins with {content[:40]!r}")
+        if self.sealed:
+            for place, performed in self.witness.by_step.items():
+                asked, calm = self.witness.asked[place], not self.function.chance.rates
+                what = f"{place} was performed {len(performed)} times, and middleware was asked {asked} times"
+                self.hold(18, asked == len(performed) if calm else asked >= len(performed), what)
         # the end of a sleep or of a wait is no performance
         won = sum(
             body["k"] == "done" and body["a"] > 0 and step not in run.places and not step.endswith(SENT)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Wake = Mapping[str, Any]
 
 LONGEST_INVOCATION_MS = 15 * 60 * 1000  # Lambda's own limit
+RUN_STANDS = "run stands, a middleware failed"
 
 
 class Engine:
@@ -111,7 +112,7 @@ class Engine:
         """A run cannot go on, as long as this deployment lacks what its middleware needs: the sweep, which wakes it
         again, must not take it for stalled."""
         fold = Fold(run)
-        self.note("ERROR", "run stands, a middleware failed", run_id=run, error=type(error).__name__, reason=str(error))
+        self.note("ERROR", RUN_STANDS, run_id=run, error=type(error).__name__, reason=str(error))
         if head_of(self.ledger.head(fold)).get("stalls"):
             try:
                 self.ledger.move_head(fold, self.clock.now_ms() + self.horizon_ms, stalls=0)

@@ -5,14 +5,17 @@
 What stands in the table, in the bucket and in a store file is then ciphertext: the data of events, the results of steps
 and runs, what runs hand to runs. What stays readable is what Onward itself works with: names, ids, times, and
 
-- errors: the type, message and traceback of a failed step or run, as its log has them. Keep secrets out of messages;
+- errors: the type, message and traceback of a failed step or run, in its log and in log lines. Keep secrets out of
+  messages;
 - the digests by which a wait finds its event (`match=`): unkeyed SHA-256, so a value of which there are few (a
-  postcode) can be found by trying. Match by ids.
+  postcode) can be found by trying. Match by ids;
+- events on their way, on the bus and in the queue of failed ones, which are as their sender wrote them. There the
+  services' own encryption serves.
 
 To rotate: deploy the new key beside the old one first, so that every sandbox can read it; then make it `current`.
 Remove the old one when no run, event or result that you still read is older. A run whose key is missing stands, with an
-error in the log lines, and goes on when the key is back. One key serves 2^32 values (NIST SP 800-38D, 8.3, for random
-nonces).
+error in the log lines, and goes on when the key is back: at its next wake, or when the sweep comes to it. One key
+serves 2^32 values (NIST SP 800-38D, 8.3, for random nonces).
 
 An encoded value reads `A256GCM.<key id>.<check>.<nonce, ciphertext and tag>`, in base64url. The check follows from the
 key, and tells another key under the same id from a value that was changed. What the value is the value of (its event,

@@ -16,8 +16,9 @@ The hooks, and how often each is called:
 
 A run is replayed in every invocation, so what is to happen once belongs into the hooks of steps, or into a step. On the
 way in (`event`, `before_run`, `before_step`, `encode`) the first of the list is asked first, on the way out the last.
-Hooks are plain functions, for sync and async workflows alike. One object serves all runs, in several threads on a
-laptop. What a workflow sees comes from the log: `before_run` and `decode` must do the same at every replay.
+Hooks are plain functions, for sync and async workflows alike, outside of a step's `timeout=`. One object serves all
+runs, in several threads on a laptop. What a workflow sees comes from the log: `before_run` and `decode` must do the
+same at every replay. `onward check` replays as well, and asks `before_run`, `after_run` and `decode`.
 
 Where a hook raises: `event` keeps the event out; `before_step`, `after_step` and `encode` of a result fail the attempt,
 which is retried like any other; `before_run`, `decode`, and `encode` elsewhere leave the run as it stands, to go on

@@ -15,6 +15,7 @@ from onward.engine import control
 from onward.engine.check import Check
 from onward.engine.ingest import ingest
 from onward.engine.sweep import MAX_STALLS
+from onward.entry.aws import Door
 from onward.entry.local import Local
 from onward.local.blobs import FolderBlobs
 from onward.testing import Rehearsal
@@ -232,6 +233,26 @@ def test_an_event_hook_that_raises_keeps_the_event_out_and_says_so(kind):
         with pytest.raises(MiddlewareFailed, match=r"event\(\) of middleware Refuses raised ValueError: no tenant"):
             stage.start("go")
         assert list(stage.open_heads()) == []
+
+
+def test_an_event_that_a_hook_keeps_out_keeps_none_of_its_batch_out():
+    class Refuses(Middleware):
+        def event(self, event):
+            if event.data == "bad":
+                raise ValueError("no tenant")
+            return event
+
+    notes = Notes()
+    app = with_middleware(Refuses())
+    app.workflow(on="go", name="work")(lambda event, step: None)
+    door = Door(app, {"ONWARD_STORE": ":memory:", "AWS_REGION": "us-east-1"}, note=notes)
+    door.engine.wakes = type("Kept", (), {"reach_ms": 0, "send": lambda *_: None})()
+    sent = {"detail-type": "go", "source": "s", "time": "2026-01-01T00:00:00Z"}
+    batch = [{**sent, "id": id, "detail": detail} for id, detail in (("e1", "bad"), ("e2", "good"), ("e3", "good"))]
+    with pytest.raises(MiddlewareFailed, match="no tenant"):
+        door.handle(batch, None)
+    assert len(notes.of("run started")) == 2
+    door.engine.store.close()
 
 
 @both

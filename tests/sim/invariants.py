@@ -13,7 +13,7 @@ from typing import Any
 
 from onward.core.log import HEAD, TIMER, run_of
 from onward.core.values import display
-from tests.sealed import KEPT, unsealed
+from tests.sealed import KEPT, Sealed, unsealed
 
 from .cloud import Cloud
 from .function import SKEW_MS, Function, Invocation
@@ -88,21 +88,13 @@ class Run:
 class Invariants:
     """Watches a table, a witness and a function."""
 
-    def __init__(
-        self,
-        world: World,
-        cloud: Cloud,
-        function: Function,
-        witness: Witness,
-        horizon_ms: int,
-        sealed: bool = False,
-    ) -> None:
+    def __init__(self, world: World, cloud: Cloud, function: Function, witness: Witness, horizon_ms: int) -> None:
         self.world = world
         self.cloud = cloud
         self.function = function
         self.witness = witness
         self.horizon_ms = horizon_ms
-        self.sealed = sealed
+        self.sealed = any(isinstance(one, Sealed) for app in function.apps for one in app.middleware)
         self.runs: dict[str, Run] = {}
         self.entries: dict[str, list[tuple[int, int]]] = {}  # events by their place: when they arrived, and the tick
         self.checks: Counter[int] = Counter()
@@ -313,7 +305,7 @@ class Invariants:
                 self.hold(16, outcome is None or len(performed) <= outcome["a"], what)
         for content in self.cloud.objects.values():
             self.hold(18, content.startswith(KEPT.encode()) == self.sealed, f"an object begins with {content[:40]!r}")
-        if self.sealed:
+        if self.witness.asked:
             for place, performed in self.witness.by_step.items():
                 asked, calm = self.witness.asked[place], not self.function.chance.rates
                 what = f"{place} was performed {len(performed)} times, and middleware was asked {asked} times"

@@ -162,7 +162,7 @@ class Story:
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         apps = [self._app(version) for version in range(1, setting.versions + 1)]
         self.function = Function(world, chance, self.cloud, apps, setting.settings, self._note)
-        self.invariants = Invariants(world, self.cloud, self.function, self.witness, setting.horizon_ms, setting.sealed)
+        self.invariants = Invariants(world, self.cloud, self.function, self.witness, setting.horizon_ms)
         self.started: dict[str, str] = {}  # run -> program
         self.sent: dict[str, tuple[str, str]] = {}  # event -> the run and the wait for which it was sent
         self.cancelled: set[str] = set()  # runs of which it was said that they are

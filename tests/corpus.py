@@ -13,7 +13,7 @@ import decimal
 import enum
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from onward import (
     App,
     CancelOn,
     Concurrency,
+    Middleware,
     NonRetriable,
     RateLimit,
     Retry,
@@ -30,6 +31,8 @@ from onward import (
     Throttle,
     current_step,
 )
+
+from .sealed import Sealed
 
 QUICK = Retry(max_attempts=5, base=1.0, cap=10.0)
 
@@ -88,8 +91,8 @@ def case(*results: Any, data: Any = None, status: str = "completed", effects: st
     return register
 
 
-def sync(fn: Callable[..., Any], **options: Any) -> App:
-    app = App("corpus")
+def sync(fn: Callable[..., Any], *, middleware: Sequence[Middleware] = (), **options: Any) -> App:
+    app = App("corpus", middleware=middleware)
     app.workflow(on="go", **{"retries": QUICK, **options})(fn)
     return app
 
@@ -583,3 +586,19 @@ def a_run_that_takes_too_long(effects):
         step.sleep("nap", 7200)
 
     return sync(work, finish_timeout=3600, start_timeout=1800, on_failure=told)
+
+
+@case([[2, 4], 70_000, {"n": 1}], data={"n": 1}, effects="first a b large")
+def values_that_middleware_changes_and_encodes(effects):
+    class Doubles(Middleware):
+        def after_step(self, call, result):
+            return result * 2 if isinstance(result, int) else result
+
+    def work(event, step):
+        step.run("first", effects.do, "first")
+        step.sleep("rest", 30)
+        found = step.parallel(*(partial(step.run, n, effects.do, n, i) for i, n in enumerate("ab", 1)))
+        large = step.run("large", lambda: effects.do("large", "x" * 70_000))
+        return [found, len(large), event.data]
+
+    return sync(work, middleware=[Doubles(), Sealed()])

@@ -1,6 +1,6 @@
 """Imports point one way. This reads the sources and names the line that points another.
 
-    core <- ports <- loop, step, app <- engine <- web <- entry <- dev, cli, testing
+    core <- ports <- loop, step, middleware, app <- engine <- web <- entry <- dev, cli, testing
             ports, clock <- aws | local              <- entry
             ports <- chaos <- local, entry           (what befalls the calls of the ports, where a user asks for it)
 
@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "adapter" / "onward"
 
 FOUNDATION = {"core", "ports", "clock"}
-USER = {"app", "step", "loop", "flow", "triggers"}
+USER = {"app", "step", "loop", "flow", "triggers", "middleware"}
 MAY_SEE: dict[str, set[str]] = {
     "core": set(),
     "clock": set(),
@@ -35,7 +35,9 @@ MAY_SEE: dict[str, set[str]] = {
     "step": {"core", "ports", "loop"},
     "flow": {"core", "step"},
     "triggers": {"core", "step"},
-    "app": {"core", "ports", "loop", "step", "flow", "triggers"},
+    "middleware": {"core", "ports", "loop", "step"},
+    "encryption": {"core", "middleware"},
+    "app": {"core", "ports", "loop", "step", "flow", "triggers", "middleware"},
     "engine": {"core", "ports"} | USER,
     "aws": FOUNDATION,
     "local": FOUNDATION | {"chaos"},
@@ -44,10 +46,12 @@ MAY_SEE: dict[str, set[str]] = {
 }
 FRONT = FOUNDATION | USER | {"engine", "web", "aws", "local", "entry", "chaos"}
 MAY_SEE |= {"dev": FRONT | {"cli", "testing"}, "cli": FRONT | {"dev", "testing"}, "testing": FRONT}
-MAY_SEE |= {"__main__": {"cli"}, "": {"app", "step", "core", "flow", "triggers"}}  # "": the package itself
+MAY_SEE |= {"__main__": {"cli"}}
+MAY_SEE |= {"": {"app", "step", "core", "flow", "triggers", "middleware", "encryption"}}  # the package itself
 LAZY = {("app.py", "entry")}  # inside a function only
 FOR_ANNOTATIONS = {("core/log.py", "ports")}  # under `if TYPE_CHECKING:` only
 THIRD_PARTY = {
+    "encryption": {"cryptography"},
     "aws": {"botocore"},  # the door to credentials that the wire does not know
     "web": {"starlette", "mangum"},
     "dev": {"starlette", "uvicorn", "boto3", "botocore"},

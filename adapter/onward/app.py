@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from .core.values import Event
     from .flow import Flow, FlowOptions
+    from .middleware import Middleware
     from .triggers import Pattern, Schedule
 
     Trigger = str | Pattern | Schedule
@@ -49,6 +50,16 @@ def _is_trigger(trigger: object) -> bool:
     from .triggers import Pattern, Schedule
 
     return isinstance(trigger, Pattern | Schedule)
+
+
+def check_middleware(middleware: object) -> tuple[Middleware, ...]:
+    from .middleware import Middleware
+
+    given = middleware if isinstance(middleware, list | tuple) else [middleware]
+    for one in given:
+        if not isinstance(one, Middleware):
+            raise InvalidOption(f"middleware= takes objects of classes derived from onward.Middleware, not {one!r:.80}")
+    return tuple(given)
 
 
 def name_fits(pattern: str, name: str) -> bool:
@@ -135,10 +146,13 @@ class Workflow:
 
 
 class App:
-    """A named set of workflows: `app = App("catalog")`, then `@app.workflow(on="pricing/sync.requested")`."""
+    """A named set of workflows: `app = App("catalog")`, then `@app.workflow(on="pricing/sync.requested")`.
 
-    def __init__(self, name: str) -> None:
+    `middleware`: what is done around all that they do, in this order (see `onward.middleware`)."""
+
+    def __init__(self, name: str, *, middleware: Sequence[Middleware] = ()) -> None:
         self.name = check_name("the name of an app", name)
+        self.middleware = check_middleware(middleware) if middleware else ()
         self._workflows: dict[str, Workflow] = {}
 
     def workflow(

@@ -30,7 +30,8 @@ class Item:
 
     `partition` and `sort`: its keys, non-empty, at most 2,048 and 1,024 bytes of UTF-8; `sort` orders by bytes.
     `token`: who wrote it last; fresh for each write.
-    `body`: JSON text, the engine's own fields. `value`: JSON text of a user's value, or None.
+    `body`: JSON text, the engine's own fields. `value`: a user's value as JSON text, or what middleware has made of
+    that, or None.
     `due_ms`: epoch milliseconds; an item that has it appears in the due index.
     """
 

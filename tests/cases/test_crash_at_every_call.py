@@ -42,6 +42,7 @@ class Survivor(Rehearsal):
         )
         self.queue = queue
         self.quiet = Ledger(store, blobs, clock)  # for looking, which is not part of what may fail
+        self.quiet.payloads = self.engine.ledger.payloads
         self.noticed = noticed
         self.deaths = 0
 

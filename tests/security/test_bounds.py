@@ -123,7 +123,7 @@ def test_what_is_kept_warm_is_bounded_in_number_and_size(monkeypatch: pytest.Mon
 
     kept.blobs = Texts()  # type: ignore[assignment]
     for number in range(50):
-        kept.text(None, f"sha256:{number}")
+        kept.text(None, f"sha256:{number}", "")
         assert sum(map(len, kept._texts.values())) <= 1_000
     heavy = Fold("heavy")
     heavy.size_bytes = 2_000

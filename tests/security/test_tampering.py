@@ -141,7 +141,7 @@ def test_a_reference_cannot_leave_the_folder_or_the_prefix(bucket: Bucket, refer
 def test_a_reference_in_the_log_that_is_none_is_told(tmp_path: Path, reference: Any) -> None:
     store = SqliteStore(":memory:")
     with pytest.raises(BlobMissing):
-        Ledger(store, FolderBlobs(tmp_path), FakeClock()).text(None, reference)
+        Ledger(store, FolderBlobs(tmp_path), FakeClock()).text(None, reference, "")
     store.close()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from onward.core.log import HEAD, TIMER, run_of
 from onward.core.values import display
+from tests.sealed import KEPT, Sealed, unsealed
 
 from .cloud import Cloud
 from .flows import Throttled, most_in_window
@@ -39,6 +40,7 @@ NAMES = {
     15: "a look of a run's timer is begun once, or timers would multiply",
     16: "where nothing goes wrong, nothing is performed twice",
     17: "no attempt begins before the time that the failure before it has set",
+    18: "middleware is asked once for each performed attempt, and every value is kept as it says",
 }
 OPEN = {
     10: "a fork never alters its parent (issue 4: rerun from a step)",
@@ -97,6 +99,7 @@ class Invariants:
         self.function = function
         self.witness = witness
         self.horizon_ms = horizon_ms
+        self.sealed = any(isinstance(one, Sealed) for app in function.apps for one in app.middleware)
         self.runs: dict[str, Run] = {}
         self.entries: dict[str, list[tuple[int, int]]] = {}  # events by their place: when they arrived, and the tick
         self.checks: Counter[int] = Counter()
@@ -126,6 +129,9 @@ class Invariants:
             self.entries.setdefault(pk, []).append((int(sk.split("#")[1]), self.world.ticks))
         if pk.startswith("flow#"):
             self._limit(pk, sk, change)
+        value = (change.after or {}).get("v", {}).get("S")
+        if value is not None:
+            self.hold(18, value.startswith(KEPT) == self.sealed, f"{pk} {sk} has {value[:40]!r}")
         if not pk.startswith("run#"):
             return
         run = self.runs.setdefault(run_of(pk), Run(run_of(pk)))
@@ -150,7 +156,6 @@ class Invariants:
             run.due_ms = int(change.after["due"]["N"]) if "due" in change.after else None
         else:
             self.hold(2, change.before is None, f"{sk} of run {run.id} was written over")
-            value = change.after.get("v", {}).get("S")
             if sk.startswith("L#"):
                 self._record(run, sk, body, value)
             else:
@@ -269,7 +274,7 @@ class Invariants:
             content = next((kept for path, kept in self.cloud.objects.items() if path.endswith(digest)), None)
             self.hold(12, content is not None, f"the value of {step} of {run.id} is not in the bucket")
             value = (content or b"null").decode()
-        made = json.loads(value or "null")
+        made = json.loads(unsealed(value or "null"))
         by: Performance = performed[made["by"] - 1]
         self.hold(4, by.attempt == body["a"], f"{step} of {run.id}: attempt {body['a']} has the value of {by.attempt}")
 
@@ -375,6 +380,13 @@ class Invariants:
                 outcome = self.runs[run_id].outcomes.get(step)
                 what = f"{step} of {run_id} was performed {len(performed)} times, and has {outcome}"
                 self.hold(16, outcome is None or len(performed) <= outcome["a"], what)
+        for content in self.cloud.objects.values():
+            self.hold(18, content.startswith(KEPT.encode()) == self.sealed, f"an object begins with {content[:40]!r}")
+        if self.witness.asked:
+            for place, performed in self.witness.by_step.items():
+                asked, calm = self.witness.asked[place], not self.function.chance.rates
+                what = f"{place} was performed {len(performed)} times, and middleware was asked {asked} times"
+                self.hold(18, asked == len(performed) if calm else asked >= len(performed), what)
         # the end of a sleep or of a wait is no performance
         won = sum(
             body["k"] == "done" and body["a"] > 0 and step not in run.places and not step.endswith(SENT)

@@ -13,13 +13,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from onward import App
+from onward import App, CurrentRun, Event, StepCall
 from onward.core.codec import decode
 from onward.core.ids import run_id
 from onward.core.waits import EVENT, event_digest, event_partition
 from onward.engine import control, fanout
 from onward.engine.ledger import HORIZON_MS, Ledger
 from onward.engine.views import run_view
+from tests.sealed import Sealed
 
 from .chance import Chance
 from .cloud import Cloud
@@ -51,8 +52,16 @@ FAULTS = {
     "sandbox_gone": 0.1, "tick_lost": 0.1,
     # of the queue
     "message_twice": 0.05, "message_late": 0.05,
+    # of the app's middleware
+    "hook_raises": 0.02,
 }  # fmt: skip
-BUDGETS = {"kill": 6, "dropped": 6, "loop_cut": 3, "record_lost": 6}  # fewer than what a run may survive
+BUDGETS = {
+    "kill": 6,
+    "dropped": 6,
+    "loop_cut": 3,
+    "record_lost": 6,
+    "hook_raises": 6,
+}  # fewer than what a run may survive
 MOODS = (0.0, 0.3, 1.0, 1.0, 2.5, -1.0)  # a factor of all rates; -1: nothing goes wrong but requests and replies
 ONLY_REQUESTS = {"reply_lost": 0.1, "not_sent": 0.03, "conflict": 0.05}
 
@@ -75,9 +84,49 @@ class Setting:
             batch_size=draw.choice((1, 3)),
             horizon_ms=self.horizon_ms,
         )
+        self.sealed = draw.choice((False, False, True))  # values go through middleware
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in vars(self).items() if name != "settings")
+
+
+class Around(Sealed):
+    """Seals every value, sees every attempt, and raises now and then."""
+
+    def __init__(self, chance: Chance, witness: Witness) -> None:
+        super().__init__()
+        self.chance = chance
+        self.witness = witness
+
+    def _may_raise(self) -> None:
+        if self.chance.strikes("hook_raises"):
+            raise OSError("no network")
+
+    def event(self, event: Event) -> Event:
+        self._may_raise()
+        return event
+
+    def before_run(self, run: CurrentRun, event: Event) -> None:
+        self._may_raise()
+
+    def after_run(self, run: CurrentRun) -> None:
+        self._may_raise()
+
+    def before_step(self, call: StepCall) -> None:
+        self._may_raise()
+        self.witness.asked[call.run_id, call.step] += 1
+
+    def after_step(self, call: StepCall, result: Any) -> Any:
+        self._may_raise()
+        return result
+
+    def encode(self, text: str, context: str) -> str:
+        self._may_raise()
+        return super().encode(text, context)
+
+    def decode(self, text: str, context: str) -> str:
+        self._may_raise()
+        return super().decode(text, context)
 
 
 class Story:
@@ -124,7 +173,7 @@ class Story:
         self.cancelled: set[str] = set()  # runs of which it was said that they are
 
     def _app(self, version: int) -> App:
-        app = App("simulated")
+        app = App("simulated", middleware=[Around(self.chance, self.witness)] if self.setting.sealed else ())
         for name, program in self.programs.items():
             program.register(app, name, lambda: self.function, self.witness, version)
         return app

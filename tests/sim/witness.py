@@ -30,6 +30,7 @@ class Witness:
         self.performances: list[Performance] = []
         self.by_step: dict[tuple[str, str], list[Performance]] = {}
         self.counts: Counter[str] = Counter()
+        self.asked: Counter[tuple[str, str]] = Counter()  # how often middleware was, before an attempt
 
     def see(self, given: Any, began: int, wake: Any, once: bool = False) -> Performance:
         """A step has begun to do something to the world."""

@@ -9,11 +9,21 @@ import sys
 import time
 
 from ..app import App
-from ..core.errors import Fault, InvalidOption, LayoutMismatch, Unavailable, UnknownRun, UnknownWorkflow
+from ..core.errors import (
+    Fault,
+    InvalidOption,
+    LayoutMismatch,
+    MiddlewareFailed,
+    Unavailable,
+    UnknownRun,
+    UnknownWorkflow,
+)
 from ..core.status import COMPLETED, ENDED
 from ..core.values import Event
+from ..engine.engine import RUN_STANDS
 from ..engine.ingest import ingest
-from ..engine.notes import silent, to_stderr
+from ..engine.ledger import Ledger
+from ..engine.notes import to_stderr
 from ..engine.views import run_view
 from ..entry.local import Local
 from ..ports import Item, Put, Swap
@@ -91,11 +101,13 @@ def resume(options: argparse.Namespace) -> int:
 
 
 def _readable(local: Local, runs: list[str]) -> list[str]:
-    """Those of the runs whose logs can be read; the others, which somebody edited, are named on standard error."""
+    """Those of the runs whose logs can be read; the others, which somebody edited or whose values need a key that is
+    not here, are named on standard error."""
     found = []
     for run in runs:
         try:
             run_view(local.engine.ledger, run)
+            _try_middleware(local.engine.ledger, run)
             found.append(run)
         except (Fault, LayoutMismatch, UnknownRun) as error:
             if isinstance(error, Unavailable):
@@ -104,10 +116,28 @@ def _readable(local: Local, runs: list[str]) -> list[str]:
     return found
 
 
+def _try_middleware(ledger: Ledger, run: str) -> None:
+    """Raise `MiddlewareFailed` where not even the event of the run can be decoded here: it would stand."""
+    fold = ledger.load(run)
+    try:
+        if fold is not None:
+            ledger.event_text(fold)
+    except MiddlewareFailed:
+        raise
+    except Fault:
+        pass  # the run fails with it, and says so
+
+
+def _told_of_runs_that_stand(level: str, message: str, **fields: object) -> None:
+    """Without --log, the one line that must be seen: nothing else would say why the command does not end."""
+    if message == RUN_STANDS:
+        print("onward:", plain(f"run {fields['run_id']} stands: {fields['reason']}"), file=sys.stderr)
+
+
 def _open(app: App, options: argparse.Namespace) -> Local:
     if not 1 <= options.workers <= MAX_WORKERS:
         raise InvalidOption(f"--workers takes 1 to {MAX_WORKERS}, not {options.workers}")
-    note = to_stderr(app.name) if options.log else silent
+    note = to_stderr(app.name) if options.log else _told_of_runs_that_stand
     return Local(app, options.store, fill=True if options.fill else None, note=note)
 
 

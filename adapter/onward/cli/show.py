@@ -102,7 +102,7 @@ def table(view: dict[str, Any]) -> str:
         )
         lines.extend(f"  {plain(line)}" for line in told["traceback"].splitlines()[-MAX_TRACEBACK_LINES:])
     if view["status"] == COMPLETED:
-        output = view["output"]
+        output = f"(cannot be read: {view['unreadable']})" if view["output"] is None else view["output"]
         shown = output if len(output) <= MAX_OUTPUT_CHARS else output[:MAX_OUTPUT_CHARS] + "..."
         lines.append(f"output: {plain(shown)}")
     return "\n".join(lines)
@@ -113,6 +113,8 @@ def as_json(view: dict[str, Any]) -> str:
     fields = {key: view[key] for key in ("run_id", "workflow", "status", "steps_done", "attempts", "retries")}
     fields["duration_s"] = round(duration_s(view), 3)
     fields["output"] = None if view["output"] is None else decode(view["output"])
+    if view["unreadable"]:
+        fields["unreadable"] = view["unreadable"]
     if view["error"]:
         fields["error"] = {"type": view["error"]["type"], "message": view["error"]["message"]}
     return json.dumps(fields, default=str)

@@ -26,6 +26,9 @@
     │   └── Crashed
     └── Fault                  ours or the world's: nothing that the user wrote
         ├── Unavailable
+        ├── MiddlewareFailed
+        │   └── KeyMissing
+        ├── PayloadCorrupt
         ├── ItemTooLarge
         ├── BlobMissing
         ├── BlobCorrupt
@@ -182,6 +185,19 @@ class Fault(OnwardError):
 
 class Unavailable(Fault):
     """A service did not answer in time, or is throttling; what was asked may or may not have happened."""
+
+
+class MiddlewareFailed(Fault):
+    """A middleware of the app could not do its part. What it was about stands as it is, and goes on when that is
+    mended: an event is delivered again, an attempt is retried, a run is woken again."""
+
+
+class KeyMissing(MiddlewareFailed):
+    """A value is encrypted with a key that this deployment does not have."""
+
+
+class PayloadCorrupt(Fault):
+    """An encoded value was changed, or does not belong where it stands."""
 
 
 class ItemTooLarge(Fault):

@@ -78,6 +78,21 @@ def run_of(partition: str) -> str:
     return partition.removeprefix("run#")
 
 
+# --------------------------------------------------------------------------------- what a value is the value of
+def event_context(event_id: str) -> str:
+    return f"event {event_id}"
+
+
+def step_context(run: str, key: Key) -> str:
+    return f"step {run} {key[1]} {key[0]}"
+
+
+def run_context(fold: Fold) -> str:
+    """Of a run's result. What a run comes to for which a step waits is the result of that step."""
+    lane = fold.body.get("lane")
+    return step_context(fold.body["parent"], (lane["s"], lane["n"])) if lane else f"run {fold.run}"
+
+
 # -------------------------------------------------------------------------------- what stands in the table's items
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What reading an item raises that Onward did not write. Whoever may write to the table can put anything there."""

@@ -62,8 +62,10 @@ class Match:
         """Whether the event has these values; its name is not looked at."""
         return values_of(event, self.paths) == self.values
 
-    def __str__(self) -> str:
-        wanted = ", ".join(f"{path} = {value}" for path, value in zip(self.paths, self.values, strict=True))
+    def told(self, values: bool) -> str:
+        """It, as people read it; with the values, or the paths alone."""
+        pairs = zip(self.paths, self.values, strict=True)
+        wanted = ", ".join(f"{path} = {value}" if values else path for path, value in pairs)
         return f"{self.name!r}" + (f" with {wanted}" if wanted else "")
 
 

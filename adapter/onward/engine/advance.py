@@ -20,6 +20,7 @@ from ..core.errors import (
     ItemTooLarge,
     Leave,
     LeaveSwallowed,
+    MiddlewareFailed,
     Misconfigured,
     NotEncodable,
     OnwardError,
@@ -27,7 +28,7 @@ from ..core.errors import (
     Unavailable,
 )
 from ..core.ids import idempotency_key, plan_digest
-from ..core.log import NAMES_IN_PLAN, event_of
+from ..core.log import NAMES_IN_PLAN, event_of, run_context, step_context
 from ..core.replay import Replay
 from ..core.values import Failure, display
 from ..step import MAX_SLEEP_MS, CurrentStep, Step
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from ..core.values import Event
     from .engine import Engine, Wake
 
-_NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured)
+_NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured, MiddlewareFailed)
 MAX_RESERVE_MS = 2_000  # kept free at the end of an invocation, to record what happened
 MAX_IN_FLIGHT = 10_000  # steps beside each other: the record that observes all of them must fit an item
 MAX_IDLE_DEATHS = 10  # invocations that died before they reached a step
@@ -121,10 +122,13 @@ class Invocation:
         except Exception as unreadable:
             return None, unreadable
         try:
-            result = self.call_workflow(event)
+            hooks = self.engine.hooks
+            result = self.call_workflow(event) if hooks is None else hooks.replay(self.fold, event, self.call_workflow)
             swallowed = self.replay.left
         except Leave:
             pass
+        except MiddlewareFailed:
+            raise
         except Exception as raised:
             error = raised
             swallowed = self.replay.left or isinstance(raised, LeaveSwallowed)
@@ -141,7 +145,7 @@ class Invocation:
             raise Crashed(
                 f"{fold.deaths} invocations in a row died at this place of the run, where no step is performed"
             )
-        return event_of(fold, decode(self.ledger.text(fold.value, fold.body.get("blob"))))
+        return event_of(fold, decode(self.ledger.event_text(fold)))
 
     def call_workflow(self, event: Event) -> Any:
         workflow = self.workflow
@@ -179,7 +183,7 @@ class Invocation:
 
     def value(self, wanted: Wanted, outcome: Done) -> Any:
         try:
-            return self.ledger.value(outcome, wanted.output_type)
+            return self.ledger.value(outcome, step_context(self.fold.run, wanted.key), wanted.output_type)
         except OnwardError:
             raise
         except Exception as error:  # a type that was changed since: the run must fail and say so, not stand
@@ -249,17 +253,25 @@ class Invocation:
             from .waiting import sender
 
             wanted.fn = sender(self.engine, current.idempotency_key)
+        hooks = None if self.engine.hooks is None else self.engine.hooks.around(current)
         self.replay.performing = wanted.key[0]
         try:
+            if hooks is not None:
+                hooks.before(wanted)
             result = perform(wanted, current, self._limit_s(wanted, started_ms), self.workflow.is_async)
+            if hooks is not None:
+                result = hooks.after(result)
             text = encode(result, f"the result of step {display(wanted.key)!r}", wanted.output_type)
             if wanted.output_type is not None:
                 self._check_fits(wanted, text)
-            value, blob = self.ledger.spill(text)
+            value, blob = self.ledger.spill(text, step_context(fold.run, wanted.key))
         except (Exception, SystemExit) as error:
             failure = describe(error, clock.now_ms())
             failure.final = failure.final or isinstance(error, ItemTooLarge)
-            return self._failed(wanted, attempt, failure, started_ms), None
+            body = self._failed(wanted, attempt, failure, started_ms)
+            if hooks is not None:
+                hooks.failed(error, body["k"] == status.BROKEN)
+            return body, None
         finally:
             self.replay.performing = None
         spent_ms = clock.now_ms() - started_ms
@@ -346,7 +358,7 @@ class Invocation:
         """The workflow returned."""
         try:
             text = encode(result, f"the result of workflow {self.workflow.name!r}")
-            value, blob = self.ledger.spill(text)
+            value, blob = self.ledger.spill(text, run_context(self.fold))
         except (NotEncodable, ItemTooLarge) as error:
             self.fail(error)
             return
@@ -359,6 +371,8 @@ class Invocation:
         self.sends = []
         self.engine.after_end(self.fold)
         self.engine.note("INFO", "run completed", run_id=self.fold.run, workflow=self.workflow.name)
+        if self.engine.hooks is not None:
+            self.engine.hooks.run_ended(self.fold)
 
     def fail(self, error: BaseException) -> None:
         """The workflow raised."""
@@ -367,7 +381,7 @@ class Invocation:
             failure = Failure(type(error).__name__, str(error), "")
         else:
             failure = describe(error, self.engine.clock.now_ms())
-        self.engine.fail(self.fold, failure, self._unwritten())
+        self.engine.fail(self.fold, failure, self._unwritten(), error)
 
     def _unwritten(self) -> tuple[dict[str, Any], str | None] | None:
         """The record of what was observed, where the log does not have it yet."""

@@ -32,13 +32,24 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.codec import encode
-from ..core.errors import Crashed, Drift, Fault, LayoutMismatch, Leave, LeaveSwallowed, UnknownWorkflow
-from ..core.log import HEAD, fields_of, head_of, lane_of, partition_of, run_of
+from ..core.errors import (
+    Crashed,
+    Drift,
+    Fault,
+    LayoutMismatch,
+    Leave,
+    LeaveSwallowed,
+    Misconfigured,
+    RequestRefused,
+    Unavailable,
+    UnknownWorkflow,
+)
+from ..core.log import HEAD, fields_of, head_of, lane_of, partition_of, run_context, run_of
 from ..core.replay import Replay
 from ..core.status import IllegalRecord
 from ..core.values import display
 from ..ports import key_of
-from .advance import _NOT_THE_RUNS, Invocation
+from .advance import Invocation
 from .engine import Engine
 from .perform import describe
 
@@ -66,6 +77,7 @@ MAX_RUNS = 1_000_000  # unfinished runs of one store; the due index hands them o
 MAX_REPLAY_S = 120.0  # for the code between the steps of one run
 MAX_STACK_LINES = 12  # of a workflow function that never comes back
 _NEVER_MS = 1 << 60
+_NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured)
 
 
 class Fits(NamedTuple):
@@ -164,7 +176,8 @@ class Trial(Invocation):
         try:
             result, error = self.replayed()
             if error is None and not self.replay.left:
-                self.ledger.spill(encode(result, f"the result of workflow {self.workflow.name!r}"))
+                text = encode(result, f"the result of workflow {self.workflow.name!r}")
+                self.ledger.spill(text, run_context(self.fold))
         except _NOT_THE_RUNS:
             raise
         except BaseException as raised:  # user code may raise anything, and the next run is still to be checked

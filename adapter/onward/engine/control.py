@@ -128,6 +128,8 @@ def cancel(engine: Engine, run: str) -> bool:
         if after:
             engine.send({"do": "advance", "run": after[0], "seq": 1})
         engine.after_end(fold)
+        if engine.hooks is not None:
+            engine.hooks.run_ended(fold)
         for lane in closing[len(at_once) :]:
             engine.store.write([Put(_closed(engine, run, lane))])  # refused: its result was faster than we were
         return True

@@ -17,8 +17,9 @@ A wake may come twice, late or never. It is a hint; the log decides what is done
 
 from __future__ import annotations
 
+from ..core.errors import MiddlewareFailed, OnwardError
 from ..core.ids import is_run_id
-from ..core.log import MAX_PLANNED, MAX_SEQ
+from ..core.log import MAX_PLANNED, MAX_SEQ, Fold, head_of
 from . import notes
 from .ledger import HORIZON_MS, Ledger, Superseded
 
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..app import App, Workflow
-    from ..core.log import Fold
     from ..core.values import Failure
     from ..ports import Blobs, Clock, Store, Wakes
+    from .middleware import Hooks
     from .notes import Note
 
     Wake = Mapping[str, Any]
 
 LONGEST_INVOCATION_MS = 15 * 60 * 1000  # Lambda's own limit
+RUN_STANDS = "run stands, a middleware failed"
 
 
 class Engine:
@@ -62,6 +64,12 @@ class Engine:
         self.fill = fill
         self.ledger.horizon_ms = horizon_ms
         self.note = note
+        self.hooks: Hooks | None = None
+        if app.middleware:
+            from .middleware import Hooks
+
+            self.hooks = Hooks(app.middleware, note)
+            self.ledger.payloads = self.hooks.payloads
         self.shapes: dict[tuple[str, str], int] = {}  # of waits, known to be written down (see waiting.py)
         self.invocation_ms = LONGEST_INVOCATION_MS  # how long an invocation lasts at most; the door knows better
 
@@ -116,6 +124,20 @@ class Engine:
             _verb(wake["do"])(self, wake, deadline_ms, invocation)
         except Superseded:
             self.note("INFO", "superseded", run_id=wake.get("run"), wake=wake["do"])
+        except MiddlewareFailed as error:
+            self._stands(wake["run"], error)
+            raise
+
+    def _stands(self, run: str, error: MiddlewareFailed) -> None:
+        """A run cannot go on, as long as this deployment lacks what its middleware needs: the sweep, which wakes it
+        again, must not take it for stalled."""
+        fold = Fold(run)
+        self.note("ERROR", RUN_STANDS, run_id=run, error=type(error).__name__, reason=str(error))
+        if head_of(self.ledger.head(fold)).get("stalls"):
+            try:
+                self.ledger.move_head(fold, self.clock.now_ms() + self.horizon_ms, stalls=0)
+            except Superseded:
+                pass  # it has ended
 
     def send(self, wake: Wake, at_ms: int | None = None) -> None:
         """Send a wake, if it lies within reach; what lies beyond is the sweep's, through `due`."""
@@ -158,8 +180,15 @@ class Engine:
             self.ledger.move_head(fold, wanted_ms, stalls=0)
 
     # ------------------------------------------------------------------------------------------------------ ends
-    def fail(self, fold: Fold, failure: Failure, before: tuple[dict[str, Any], str | None] | None = None) -> None:
-        """End a run as failed, and start what its workflow does on failure, in one transaction."""
+    def fail(
+        self,
+        fold: Fold,
+        failure: Failure,
+        before: tuple[dict[str, Any], str | None] | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """End a run as failed, and start what its workflow does on failure, in one transaction. `error`: what the
+        failure describes, where it was raised."""
         from ..core import status
         from .ingest import failure_run
 
@@ -172,6 +201,8 @@ class Engine:
         if after:
             self.send({"do": "advance", "run": after[0], "seq": 1})
         self.after_end(fold)
+        if self.hooks is not None:
+            self.hooks.run_ended(fold, error or OnwardError(f"{failure.type}: {failure.message}"))
 
     def after_end(self, fold: Fold) -> None:
         """What follows when a run has ended: the run that waits for it is woken, and so are those that queue for its

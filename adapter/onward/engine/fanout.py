@@ -238,14 +238,14 @@ class LaneInvocation(Invocation):
             if not waiting.begin(self.engine, self.fold, self.lane, self.number, wanted, until_ms):
                 raise Leave  # the run has ended meanwhile
             self.number += 1
-        found = waiting.look_back(self.engine, self.fold, wanted.wait, until_ms) if wanted.wait else None
+        found = waiting.look_back(self.engine, self.fold, wanted.key, wanted.wait, until_ms) if wanted.wait else None
         if found is None and self.engine.clock.now_ms() < until_ms:
             self.sends.append((_step_wake(self.fold.run, self.lane, self.number), until_ms))
             raise Leave
         if wanted.wait is None:
             self._settle(self._outcome(wanted, status.BROKEN, 1, e=waiting.too_late(wanted).to_json()), None)
             return
-        told, value = found or ({}, "null")
+        told, value = found or ({}, None)
         places = waiting.places_of(self.fold.run, self.lane, wanted.wait)
         self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
 

@@ -75,7 +75,7 @@ def passes(engine: Engine, fold: Fold, workflow: Workflow) -> bool:
         if attempt == 0 and (not first or "queue" in head):
             fold.head = None  # it may have been kept warm since before another run has let this one in
             continue
-        event = event_of(fold, decode(engine.ledger.text(fold.value, fold.body.get("blob"))))
+        event = event_of(fold, decode(engine.ledger.event_text(fold)))
         passed = _pass(engine, fold, workflow, flow, event, head)
         if passed is not None:
             return passed

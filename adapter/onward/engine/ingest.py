@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 
 from ..core.codec import decode, encode
-from ..core.errors import InvalidEvent, Misconfigured, RequestRefused, Unavailable, UnknownWorkflow
+from ..core.errors import InvalidEvent, MiddlewareFailed, Misconfigured, RequestRefused, Unavailable, UnknownWorkflow
 from ..core.ids import run_id
-from ..core.log import fields_of, run_of
+from ..core.log import event_context, fields_of, run_of
 from ..core.values import MAX_NAME_CHARS, Event
 from ..ports import MAX_WRITES, Item, Put, Swap
 
@@ -35,13 +35,14 @@ MAX_TRIES = 30  # of a transaction that others keep refusing
 
 
 class Taken:
-    """An event that is being taken in: when, and its data, encoded and spilled."""
+    """An event that is being taken in: when, its data as JSON text (`encoded`), and that as it is kept."""
 
-    __slots__ = ("arrived_ms", "blob", "event", "text")
+    __slots__ = ("arrived_ms", "blob", "encoded", "event", "text")
 
-    def __init__(self, event: Event, arrived_ms: int, text: str | None, blob: str | None) -> None:
+    def __init__(self, event: Event, arrived_ms: int, encoded: str, text: str | None, blob: str | None) -> None:
         self.event = event
         self.arrived_ms = arrived_ms
+        self.encoded = encoded
         self.text = text
         self.blob = blob
 
@@ -69,15 +70,24 @@ def ingest(engine: Engine, event: Event) -> list[str]:
     When this returns, the event and every run exist in the store, every run has a wake, and every wait has its event.
     Delivering the event again changes nothing.
     """
-    check_event(engine, event)
+    event = _checked(engine, event)
     return _take_in(engine, event, [workflow for workflow in engine.app if _triggers(engine, workflow, event)])
 
 
 def start(engine: Engine, workflow: str, event: Event) -> list[str]:
     """Start a run of one workflow for an event; its id, whether it is new or was there, or [] where the workflow's
     options say that it starts none."""
+    starts = engine.app[workflow]
+    return _take_in(engine, _checked(engine, event), [starts])
+
+
+def _checked(engine: Engine, event: Event) -> Event:
+    """The event as middleware wants it."""
     check_event(engine, event)
-    return _take_in(engine, event, [engine.app[workflow]])
+    if engine.hooks is not None:
+        event = engine.hooks.event(event)
+        check_event(engine, event)
+    return event
 
 
 def check_event(engine: Engine, event: Event) -> None:
@@ -102,12 +112,12 @@ def _triggers(engine: Engine, workflow: Workflow, event: Event) -> bool:
 
 
 def _take_in(engine: Engine, event: Event, workflows: Sequence[Workflow]) -> list[str]:
-    from .waiting import bring, kept_at
+    from .waiting import bring
 
-    ledger = engine.ledger
-    text, blob = ledger.spill(encode(event.data, f"the data of event {event.name!r}"))
-    taken = Taken(event, engine.clock.now_ms(), text, blob)
-    item, starts = _decide(engine, taken, workflows)
+    encoded = encode(event.data, f"the data of event {event.name!r}")
+    kept = engine.ledger.spill(encoded, event_context(event.id))
+    taken = Taken(event, engine.clock.now_ms(), encoded, *kept)
+    taken, item, starts = _decide(engine, taken, workflows)
     for run in fields_of(item)["runs"]:
         if not any(start.run == run for start in starts):
             engine.note("INFO", "event seen before", run_id=run, event=event.name)
@@ -121,7 +131,7 @@ def _take_in(engine: Engine, event: Event, workflows: Sequence[Workflow]) -> lis
             engine.send({"do": "advance", "run": start.run, "seq": 1}, start.at_ms)
         for wake, at_ms in start.wakes:
             engine.send(wake, at_ms)
-    bring(engine, event, kept_at(item), ledger.text(text, blob))
+    bring(engine, taken.event, taken.arrived_ms, taken.encoded)
     if any(workflow.flow is not None and workflow.flow.cancel_on for workflow in workflows):
         from .starts import look_for_cancels
 
@@ -129,9 +139,10 @@ def _take_in(engine: Engine, event: Event, workflows: Sequence[Workflow]) -> lis
     return list(fields_of(item)["runs"])
 
 
-def _decide(engine: Engine, taken: Taken, workflows: Sequence[Workflow]) -> tuple[Item, list[Start]]:
-    """Keep the event, together with what it comes to; the item that stands then, and what is new."""
-    from .waiting import event_writes
+def _decide(engine: Engine, taken: Taken, workflows: Sequence[Workflow]) -> tuple[Taken, Item, list[Start]]:
+    """Keep the event, together with what it comes to: the event as it is kept, its item, and what is new. It is what
+    came first, whatever comes again under its id."""
+    from .waiting import event_writes, kept_event
 
     standing: Item | None = None
     there: set[str] = set()  # runs that were started when events were not kept yet
@@ -139,7 +150,7 @@ def _decide(engine: Engine, taken: Taken, workflows: Sequence[Workflow]) -> tupl
         told = {"runs": [], "not": {}} if standing is None else fields_of(standing)
         ours = [workflow for workflow in workflows if not _is_told(told, workflow, taken.event)]
         if standing is not None and not ours:
-            return standing, []
+            return taken, standing, []
         starts = [_start(engine, taken, workflow) for workflow in ours]
         runs = [*told["runs"], *(start.run for start in starts if start.run)]
         skipped = {**told.get("not", {}), **{start.workflow.name: start.why for start in starts if start.why}}
@@ -158,8 +169,11 @@ def _decide(engine: Engine, taken: Taken, workflows: Sequence[Workflow]) -> tupl
         _write_births(engine, first)  # beyond what a transaction holds: first, so that the event speaks of what is
         refused = engine.store.write(writes)
         if refused is None:
-            return kept, new
-        standing = refused.standing[0] or standing
+            return taken, kept, new
+        if refused.standing[0] is not None:
+            standing = refused.standing[0]
+            event, encoded, arrived_ms = kept_event(engine.ledger, standing)
+            taken = Taken(event, arrived_ms, encoded, standing.value, fields_of(standing).get("blob"))
         there |= {run_of(item.partition) for item in refused.standing if item is not None} & set(runs)
     raise Unavailable(f"event {taken.event.name!r:.80} was not taken in: others were faster {MAX_TRIES} times in a row")
 
@@ -227,9 +241,9 @@ def _after_run(
     run = run_id(handler.name, event.id)
     due_ms = now_ms + engine.horizon_ms
     try:
-        origin["data"] = decode(engine.ledger.text(fold.value, fold.body.get("blob")))
+        origin["data"] = decode(engine.ledger.event_text(fold))
         return run, _birth(engine, run, handler.name, event, due_ms, fold.run)
-    except (Unavailable, RequestRefused, Misconfigured):
+    except (Unavailable, RequestRefused, Misconfigured, MiddlewareFailed):
         raise
     except Exception as error:  # unreadable, or too much beside the rest: the run must end all the same
         engine.note("ERROR", f"{option} gets no event data", run_id=fold.run, workflow=fold.workflow, reason=str(error))
@@ -238,5 +252,5 @@ def _after_run(
 
 
 def _birth(engine: Engine, run: str, workflow: str, event: Event, due_ms: int, parent: str) -> list[Put]:
-    text, blob = engine.ledger.spill(encode(event.data, f"the data of event {event.name!r}"))
+    text, blob = engine.ledger.spill(encode(event.data, f"the data of event {event.name!r}"), event_context(event.id))
     return engine.ledger.birth(run, workflow, event, due_ms, text, blob, parent)

@@ -11,8 +11,20 @@ from _thread import allocate_lock
 
 from ..core import status
 from ..core.codec import decode
-from ..core.errors import BlobCorrupt, BlobMissing, ItemTooLarge
-from ..core.log import HEAD, LAYOUT, LOG_END, Done, Fold, fields_of, lane_key, log_key, partition_of, unreadable
+from ..core.errors import BlobCorrupt, BlobMissing, ItemTooLarge, MiddlewareFailed
+from ..core.log import (
+    HEAD,
+    LAYOUT,
+    LOG_END,
+    Done,
+    Fold,
+    event_context,
+    fields_of,
+    lane_key,
+    log_key,
+    partition_of,
+    unreadable,
+)
 from ..ports import MAX_WRITES, Drop, Item, Put, Swap
 
 TYPE_CHECKING = False
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
     from ..core.log import Lane
     from ..core.values import Event
     from ..ports import Blobs, Clock, Store
+    from .middleware import Payloads
 
 INLINE_BYTES = 64 * 1024  # a value up to this size stands in its record; beyond, storing it as a blob is cheaper
 MAX_INLINE_BYTES = 380_000  # without blobs: what surely fits an item beside the record's own fields
@@ -30,6 +43,7 @@ MAX_BLOB_BYTES = 100 * 1024 * 1024
 MAX_WARM_FOLDS = 64
 MAX_WARM_BYTES = 64 * 1024 * 1024
 MAX_HEAD_TRIES = 8
+ENCODED = "~"  # begins every value that middleware has encoded, as no JSON text does
 HORIZON_MS = 40 * 60 * 1000  # how far ahead `due` is set: more than two of Lambda's longest invocations
 
 
@@ -45,6 +59,7 @@ class Ledger:
         self.blobs = blobs
         self.clock = clock
         self.horizon_ms = HORIZON_MS
+        self.payloads: Payloads | None = None  # where the app's middleware encodes values
         self._lock = allocate_lock()  # over what is kept warm: invocations may share a process
         self._warm: dict[str, Fold] = {}
         self._texts: dict[str, str] = {}  # blobs that were read, by reference
@@ -189,8 +204,11 @@ class Ledger:
         fold.head = item if refused is None else refused.standing[0]
 
     # -------------------------------------------------------------------------------------------------- values
-    def spill(self, text: str) -> tuple[str | None, str | None]:
-        """(text, None) for a value that stands in its record, (None, reference) for one that was stored as a blob."""
+    def spill(self, text: str, context: str) -> tuple[str | None, str | None]:
+        """(text, None) for a value that stands in its record, (None, reference) for one that was stored as a blob.
+        `context`: what it is the value of, for middleware that encodes."""
+        if self.payloads is not None:
+            text = self.payloads.encode(text, context)
         size = len(text) if text.isascii() else len(text.encode("utf-8"))
         if size <= (INLINE_BYTES if self.blobs is not None else MAX_INLINE_BYTES):
             return text, None
@@ -205,10 +223,22 @@ class Ledger:
             )
         return None, self.blobs.put(text.encode("utf-8"))
 
-    def text(self, value: str | None, blob: str | None) -> str:
-        """The JSON text that `spill` was given."""
-        if blob is None:
-            return "null" if value is None else value
+    def text(self, value: str | None, blob: str | None, context: str) -> str:
+        """The JSON text that `spill` was given. Raises `MiddlewareFailed` where it cannot be decoded here."""
+        if blob is not None:
+            value = self._blob(blob)
+        elif value is None:
+            return "null"
+        if self.payloads is not None:
+            return self.payloads.decode(value, context)
+        if value.startswith(ENCODED):
+            raise MiddlewareFailed(
+                f"a value ({context}) was encoded by middleware, and this app has none that decodes: give the app the "
+                f"middleware=[...] with which it was written"
+            )
+        return value
+
+    def _blob(self, blob: str) -> str:
         if type(blob) is not str:
             raise BlobMissing(f"{blob!r:.100} is no reference of a blob: the log was edited")
         text = self._texts.get(blob)
@@ -227,9 +257,13 @@ class Ledger:
                     self._texts.pop(next(iter(self._texts)))
         return text
 
-    def value(self, outcome: Done, output_type: Any = None) -> Any:
+    def value(self, outcome: Done, context: str, output_type: Any = None) -> Any:
         """The value of a step that succeeded: a new object at every call."""
-        return decode(self.text(outcome.text, outcome.blob), output_type)
+        return decode(self.text(outcome.text, outcome.blob, context), output_type)
+
+    def event_text(self, fold: Fold) -> str:
+        """The JSON text of the data of the event that started the run."""
+        return self.text(fold.value, fold.body.get("blob"), event_context(fold.body["event"]["id"]))
 
     # --------------------------------------------------------------------------------------------------- births
     def birth(

@@ -17,7 +17,7 @@ from ..core import status
 from ..core.codec import encode
 from ..core.errors import UnknownPayload, UnknownWorkflow
 from ..core.ids import _digest, run_id
-from ..core.log import HEAD, fields_of, head_of, partition_of
+from ..core.log import HEAD, event_context, fields_of, head_of, partition_of
 from ..core.values import MAX_NAME_CHARS, Event
 from ..core.waits import EVENT, Match, cancel_key, event_digest, event_partition, values_of
 from ..ports import Put
@@ -163,7 +163,7 @@ def _batch(engine: Engine, taken: Taken, workflow: Workflow, flow: Flow, batch: 
     held.guarded = True
     new = not pending["events"]
     pending["events"].append(event_digest(event.id))
-    pending["bytes"] += len(engine.ledger.text(taken.text, taken.blob))
+    pending["bytes"] += len(taken.encoded)
     of = ["batch", workflow.name, key]
     if len(pending["events"]) >= batch.size or pending["bytes"] >= batch.max_bytes:
         return _fire_batch(engine, workflow, flow, of, standing, pending, number, taken)
@@ -202,7 +202,8 @@ def _fire_batch(
     }
     now_ms = engine.clock.now_ms()
     event = Event(events[0].name, data, f"batch.{_digest(16, *of)}.{number}", now_ms)
-    taken = Taken(event, now_ms, *engine.ledger.spill(encode(data, f"a batch for workflow {workflow.name!r}")))
+    encoded = encode(data, f"a batch for workflow {workflow.name!r}")
+    taken = Taken(event, now_ms, encoded, *engine.ledger.spill(encoded, event_context(event.id)))
     begun = _born(engine, taken, workflow, flow)
     begun.guarded = True
     begun.why = f"batch: run {begun.run} was started for it and others" if last else None
@@ -251,8 +252,8 @@ def _fire_last(engine: Engine, workflow: Workflow, flow: Flow, of: list[str], st
     """Start the run of the last of some events that were debounced."""
     item = engine.store.get([(event_partition(digest), EVENT)])[0]
     assert item is not None  # it was kept with what points to it
-    event, _ = kept_event(engine.ledger, item)
-    taken = Taken(event, engine.clock.now_ms(), item.value, fields_of(item).get("blob"))
+    event, encoded, _ = kept_event(engine.ledger, item)
+    taken = Taken(event, engine.clock.now_ms(), encoded, item.value, fields_of(item).get("blob"))
     begun = _born(engine, taken, workflow, flow)
     begun.writes.append(put_or_swap(_item(engine, standing.partition, "K", {"of": of}), standing))
     return begun

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core import status
-from ..core.errors import UnknownRun
+from ..core.errors import MiddlewareFailed, PayloadCorrupt, UnknownRun
 from ..core.ids import is_run_id
 from ..core.log import (
     HEAD,
@@ -15,6 +15,7 @@ from ..core.log import (
     head_of,
     lane_key,
     partition_of,
+    run_context,
     run_of,
     unreadable,
 )
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
     """A run and its steps, read from the store: `run_id`, `workflow`, `status`, `event`, `started_ms`, `ended_ms`,
     `steps` (in the order in which they appeared), `steps_done`, `attempts`, `retries`, `error`, and `output`, the JSON
-    text of the result (None until it completed). Raises `UnknownRun`, and `IllegalRecord` where its items were
-    edited."""
+    text of the result (None until it completed), or `unreadable`: why the result cannot be read here. Raises
+    `UnknownRun`, and `IllegalRecord` where its items were edited."""
     if not is_run_id(run):
         raise UnknownRun(f"there is no run {run!r:.80} in this store")
     partition = partition_of(run)
@@ -62,8 +63,8 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
                 if fold.status == status.CANCELLED:
                     kind = status.CANCELLED
                 steps[key] = {**_EMPTY, "name": display(key), "status": kind}
-    last, text = fold.ended or ({}, None)
-    output = ledger.text(text, last.get("blob")) if last.get("k") == status.RUN_COMPLETED else None
+    last = fold.ended[0] if fold.ended else {}
+    output, hidden = _output(ledger, fold)
     return {
         "run_id": run,
         "workflow": fold.workflow,
@@ -80,6 +81,7 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
         "retries": sum(max(step["attempts"] - 1, 0) for step in steps.values()),
         "error": last.get("e"),
         "output": output,
+        "unreadable": hidden,
     }
 
 
@@ -93,6 +95,17 @@ _STATUS = {
     status.SLEPT: "sleeping",
     status.AWAITING: "waiting",
 }
+
+
+def _output(ledger: Ledger, fold: Fold) -> tuple[str | None, str | None]:
+    """The JSON text of the result of a run that completed, or why it cannot be read here."""
+    last, text = fold.ended or ({}, None)
+    if last.get("k") != status.RUN_COMPLETED:
+        return None, None
+    try:
+        return ledger.text(text, last.get("blob"), run_context(fold)), None
+    except (MiddlewareFailed, PayloadCorrupt) as error:
+        return None, str(error)
 
 
 def _take(steps: dict[Key, dict[str, Any]], item: Item) -> None:

@@ -13,7 +13,17 @@ from ..core import status
 from ..core.codec import decode, encode
 from ..core.errors import StepTimeout, UnknownRun
 from ..core.ids import idempotency_key, run_id
-from ..core.log import HEAD, attempt_key, fields_of, head_of, lane_key, partition_of, unreadable
+from ..core.log import (
+    HEAD,
+    attempt_key,
+    event_context,
+    fields_of,
+    head_of,
+    lane_key,
+    partition_of,
+    step_context,
+    unreadable,
+)
 from ..core.values import Event, Failure
 from ..core.waits import (
     ENDS,
@@ -41,6 +51,7 @@ if TYPE_CHECKING:
 
     from ..core.log import Fold, Lane
     from ..core.replay import Wanted
+    from ..core.values import Key
     from ..core.waits import Wait
     from .engine import Engine
     from .ledger import Ledger
@@ -74,20 +85,14 @@ def event_writes(
     return [Put(item_of(ledger, event_partition(digest), EVENT, body, text)), Put(entry)]
 
 
-def kept_at(item: Item) -> int:
-    """When an event arrived first, epoch milliseconds."""
-    arrived_ms = fields_of(item).get("arrived")
-    if type(arrived_ms) is not int:
-        raise unreadable(item.partition, item.sort, "no event")
-    return arrived_ms
-
-
-def kept_event(ledger: Ledger, item: Item) -> tuple[Event, int]:
-    """An event as it was kept, and when it arrived (epoch milliseconds)."""
+def kept_event(ledger: Ledger, item: Item) -> tuple[Event, str, int]:
+    """An event as it was kept, its data as JSON text, and when it arrived (epoch milliseconds)."""
     body = fields_of(item)
+    if type(body.get("arrived")) is not int:
+        raise unreadable(item.partition, item.sort, "no event")
     try:
-        data = decode(ledger.text(item.value, body.get("blob")))
-        return Event(body["name"], data, body["id"], body["at"]), body["arrived"]
+        text = ledger.text(item.value, body.get("blob"), event_context(body["id"]))
+        return Event(body["name"], decode(text), body["id"], body["at"]), text, body["arrived"]
     except KeyError as error:
         raise unreadable(item.partition, item.sort, error) from error
 
@@ -111,7 +116,7 @@ def begin(engine: Engine, fold: Fold, lane: Lane, number: int, wanted: Wanted, u
         if match.paths:
             unsure_until_ms(engine, match)
     places = [match.place for match in wait.matches]
-    told.update({"places": places, "for": [str(match) for match in wait.matches]})
+    told.update({"places": places, "for": [match.told(engine.ledger.payloads is None) for match in wait.matches]})
     body = {**step, "run": fold.run, "lane": lane, "since": _since_ms(fold, wait), "until": until_ms, "places": places}
     body.update({"asks": wait.where is not None, "not": fold.received[-MAX_RECEIVED:], "next": number + 1})
     entries = [item_of(engine.ledger, place, wait_key(fold.run, lane), body) for place in places]
@@ -136,6 +141,9 @@ def _write_beside_head(engine: Engine, fold: Fold, lane: Lane, until_ms: int, it
         if refused is None:
             fold.head = same
             return True
+        record = refused.standing[0]
+        if record is not None and fields_of(record).get("k") != status.AWAITING:
+            raise Superseded  # this attempt was noted as dead, and the next one has its wake
         if any(refused.standing[:-1]):  # it was written down before, by an attempt that died then
             engine.store.write([Put(items[0])])
             return True
@@ -150,7 +158,8 @@ def _begin_child(engine: Engine, fold: Fold, lane: Lane, number: int, wanted: Wa
     now_ms = engine.clock.now_ms()
     event = Event(INVOKED_EVENT, child.data, idempotency_key(fold.run, wanted.key), now_ms)
     run = run_id(child.workflow, event.id)
-    text, blob = engine.ledger.spill(encode(child.data, f"the data for workflow {child.workflow!r}"))
+    encoded = encode(child.data, f"the data for workflow {child.workflow!r}")
+    text, blob = engine.ledger.spill(encoded, event_context(event.id))
     place = {"at": lane, "s": told["s"], "n": told["n"], "next": number + 1}
     born = engine.ledger.birth(run, child.workflow, event, now_ms + engine.horizon_ms, text, blob, fold.run, place)
     told.update({"for": [f"run {run} of {child.workflow!r}"], "child": run})
@@ -208,24 +217,24 @@ def places_of(run: str, lane: Lane, wait: Wait) -> list[Drop]:
     return [Drop(match.place, wait_key(run, lane)) for match in wait.matches]
 
 
-def look_back(engine: Engine, fold: Fold, wait: Wait, until_ms: int) -> tuple[dict[str, Any], str] | None:
-    """The first event for this wait that came before it, or that nobody brought: what the record of it says, and its
-    value."""
+def look_back(
+    engine: Engine, fold: Fold, key: Key, wait: Wait, until_ms: int
+) -> tuple[dict[str, Any], str | None] | None:
+    """The first event for the wait of that step that came before it, or that nobody brought: what the record of it
+    says, and its value."""
     since_ms = _since_ms(fold, wait)
-    found: list[tuple[int, str, Event]] = []
+    found: list[tuple[int, str, Event, str]] = []
     for match in wait.matches:
         for place, upto_ms in _places(engine, match, since_ms, until_ms):
-            for event, arrived_ms in _arrived(engine, place, since_ms, upto_ms):
+            for event, text, arrived_ms in _arrived(engine, place, since_ms, upto_ms):
                 digest = event_digest(event.id)
                 if digest not in fold.received and match.fits(event) and _says_yes(engine, wait, event):
-                    found.append((arrived_ms, digest, event))
+                    found.append((arrived_ms, digest, event, text))
                     break
     if not found:
         return None
-    _, digest, event = min(found, key=lambda entry: entry[:2])
-    item = engine.store.get([(event_partition(digest), EVENT)])[0]
-    assert item is not None
-    return result_of(engine.ledger, event, engine.ledger.text(item.value, fields_of(item).get("blob")))
+    _, _, event, text = min(found, key=lambda entry: entry[:2])
+    return result_of(engine.ledger, event, text, step_context(fold.run, key))
 
 
 def _places(engine: Engine, match: Match, since_ms: int, until_ms: int) -> list[tuple[str, int]]:
@@ -241,16 +250,16 @@ def has_come(engine: Engine, match: Match, since_ms: int, except_for: str) -> bo
     return any(
         match.fits(event) and event_digest(event.id) != except_for
         for place, upto_ms in _places(engine, match, since_ms, engine.clock.now_ms() + CLOCKS_DISAGREE_MS)
-        for event, _ in _arrived(engine, place, since_ms, upto_ms)
+        for event, _, _ in _arrived(engine, place, since_ms, upto_ms)
     )
 
 
-def result_of(ledger: Ledger, event: Event, text: str) -> tuple[dict[str, Any], str]:
+def result_of(ledger: Ledger, event: Event, text: str, context: str) -> tuple[dict[str, Any], str | None]:
     """What the record says that brings an event to a wait, and its value. `text`: the event's data, encoded."""
     named = json.dumps({"name": event.name, "id": event.id, "at": event.at_ms}, separators=(",", ":"))
-    value, blob = ledger.spill(f'{named[:-1]},"data":{text}}}')
+    value, blob = ledger.spill(f'{named[:-1]},"data":{text}}}', context)
     told: dict[str, Any] = {"event": event_digest(event.id), **({"blob": blob} if blob else {})}
-    return told, value  # type: ignore[return-value]
+    return told, value
 
 
 def _since_ms(fold: Fold, wait: Wait) -> int:
@@ -268,7 +277,7 @@ def _says_yes(engine: Engine, wait: Wait, event: Event) -> bool:
         return False
 
 
-def _arrived(engine: Engine, place: str, since_ms: int, upto_ms: int) -> Iterator[tuple[Event, int]]:
+def _arrived(engine: Engine, place: str, since_ms: int, upto_ms: int) -> Iterator[tuple[Event, str, int]]:
     """The events of a place that arrived in that time, in the order of their arrival."""
     first = entry_key(since_ms)
     while True:
@@ -323,7 +332,7 @@ def _bring_to(engine: Engine, item: Item, event: Event, arrived_ms: int, text: s
     run, lane = wait["run"], (wait["lane"][0], wait["lane"][1])
     wake = {"do": "step", "run": run, "plan": lane[0], "index": lane[1], "attempt": wait["next"]}
     places = [Drop(place, wait_key(run, lane)) for place in wait["places"]]
-    told, value = result_of(engine.ledger, event, text)
+    told, value = result_of(engine.ledger, event, text, step_context(run, (wait["s"], wait["n"])))
     for _ in range(MAX_TRIES):
         head = engine.store.get([(partition_of(run), HEAD)])[0]
         if head is None or head_of(head)["status"] in status.ENDED:

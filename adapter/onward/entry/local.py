@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
-from ..core.errors import LayoutMismatch, Unavailable, UnknownPayload, UnknownWorkflow
+from ..core.errors import LayoutMismatch, MiddlewareFailed, Unavailable, UnknownPayload, UnknownWorkflow
 from ..core.log import Fold, head_of, run_of
 from ..core.status import IllegalRecord
 from ..engine import notes
@@ -166,6 +166,8 @@ class Local:
             return self._later(claim, FOREIGN_MS)
         except (IllegalRecord, LayoutMismatch) as error:  # somebody edited that run: the others go on
             self.engine.note("ERROR", "run cannot be read", run_id=claim.wake.get("run"), reason=str(error))
+            return self._later(claim, FOREIGN_MS)
+        except MiddlewareFailed:  # the engine has said why: a key is missing, say
             return self._later(claim, FOREIGN_MS)
         except UnknownPayload as error:  # a wake that is none: what its run needs, the sweep will send
             self.engine.note("ERROR", "wake refused", reason=str(error))

@@ -176,7 +176,7 @@ class Invariants:
         if kind == "started":
             run.started_ms = body["at"]
             run.waits_ms = max(run.waits_ms, body.get("from", 0))
-            data = json.loads(value or "null")
+            data = json.loads(unsealed(value or "null"))
             if isinstance(data, dict) and ("n" in data or "events" in data):
                 run.numbers = [one["data"]["n"] for one in data["events"]] if "events" in data else [data["n"]]
             run.is_child = "lane" in body

@@ -74,10 +74,11 @@ def ingest(engine: Engine, event: Event) -> list[str]:
 
 
 def start(engine: Engine, workflow: str, event: Event) -> list[str]:
-    """Start a run of one workflow for an event; its id, whether it is new or was there, or [] where the workflow's
-    options say that it starts none."""
+    """Start the run of one workflow for an event; its id, whether it is new or was there, or [] where the workflow's
+    options say that it has none of its own."""
     check_event(engine, event)
-    return _take_in(engine, event, [engine.app[workflow]])
+    own = run_id(workflow, event.id)
+    return [own] if own in _take_in(engine, event, [engine.app[workflow]]) else []
 
 
 def check_event(engine: Engine, event: Event) -> None:

@@ -29,10 +29,17 @@ def parity(event: Any) -> int:
     return number_of(event.data) % 2
 
 
-class Limited:
-    """At most `limit` runs at a time, for each group where it is `keyed`."""
+class Options:
+    """`own_runs`: each event has a run of its own. `prompt`: no wake may have to wait for the sweep."""
 
     own_runs = True
+    prompt = True
+
+
+class Limited(Options):
+    """At most `limit` runs at a time, for each group where it is `keyed`."""
+
+    prompt = False  # who holds a slot may sleep for a day
 
     def __init__(self, limit: int, keyed: bool, urgent: bool) -> None:
         self.limit = limit
@@ -54,12 +61,11 @@ class Limited:
         return f"at most {self.limit}{' of a kind' if self.keyed else ''}{', urgent first' if self.urgent else ''}"
 
 
-class Throttled:
-    own_runs = True
-
+class Throttled(Options):
     def __init__(self, burst: int, limit: int | None) -> None:
         self.burst = burst
         self.limit = limit
+        self.prompt = limit is None
 
     def options(self, name: str) -> dict[str, Any]:
         also = {} if self.limit is None else {"concurrency": Concurrency(self.limit)}
@@ -76,14 +82,13 @@ class Throttled:
         return f"throttled, burst {self.burst}"
 
 
-class Plain:
+class Plain(Options):
     """Options of which nothing more has to be shown than that runs come to what they should."""
 
-    own_runs = True
-
-    def __init__(self, told: str, **options: Any) -> None:
+    def __init__(self, told: str, prompt: bool = False, **options: Any) -> None:
         self.told = told
         self.given = options
+        self.prompt = prompt
 
     def options(self, name: str) -> dict[str, Any]:
         return self.given
@@ -99,7 +104,7 @@ class Stopped(Plain):
     """Runs that an event cancels, which is sent so long after the run's own."""
 
     def __init__(self, sent_ms: int) -> None:
-        super().__init__(f"stopped after {sent_ms} ms")
+        super().__init__(f"stopped after {sent_ms} ms", prompt=True)
         self.sent_ms = sent_ms
 
     def options(self, name: str) -> dict[str, Any]:

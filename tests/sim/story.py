@@ -341,6 +341,7 @@ class Story:
         told = self.witness.counts
         waits = any(_longest(program.nodes) * 1000 >= REACH_MS for program in self.programs.values())
         far = waits or told["step: retry_after"]
+        far = far or any(program.flow is not None and not program.flow.prompt for program in self.programs.values())
         gave_up = told["invocation failed"] + told["message failed"]
         if self.setting.mood < 0 and not far and not gave_up and not self.setting.settings.retries:
             what = "a run stood until the sweep found it, and nothing was lost but requests and replies"

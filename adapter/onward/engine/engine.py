@@ -154,6 +154,8 @@ class Engine:
         outside have begun."""
         times = [fold.slept[fold.resting]] if fold.resting else []
         times += [trouble.until_ms for trouble in fold.trouble.values()]
+        if fold.next_seq - fold.deaths == 1 and "from" in fold.body:
+            times.append(fold.body["from"])
         for plan, indexes in fold.flight.items():
             sleeps = fold.plans[plan].sleeps
             times += [until_ms for index, until_ms in sleeps.items() if index in indexes]

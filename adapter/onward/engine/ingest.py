@@ -75,10 +75,12 @@ def ingest(engine: Engine, event: Event) -> list[str]:
 
 
 def start(engine: Engine, workflow: str, event: Event) -> list[str]:
-    """Start a run of one workflow for an event; its id, whether it is new or was there, or [] where the workflow's
-    options say that it starts none."""
+    """Start the run of one workflow for an event; its id, whether it is new or was there, or [] where the workflow's
+    options say that it has none of its own."""
     starts = engine.app[workflow]
-    return _take_in(engine, _checked(engine, event), [starts])
+    event = _checked(engine, event)
+    own = run_id(workflow, event.id)
+    return [own] if own in _take_in(engine, event, [starts]) else []
 
 
 def _checked(engine: Engine, event: Event) -> Event:

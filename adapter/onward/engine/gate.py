@@ -333,7 +333,7 @@ def _gives(engine: Engine, states: list[_State], run: str, head: Item, drops: li
     fields = head_of(head)
     fields.update(slots=[state.partition for state in states], stalls=0)
     fields.pop("queue", None)
-    due_ms = head.due_ms and min(head.due_ms, engine.clock.now_ms() + engine.horizon_ms)
+    due_ms = engine.clock.now_ms() + engine.horizon_ms  # a new one: the one before may be about to pass
     given = _item(engine, head.partition, head.sort, fields, due_ms)
     writes: list[Put | Swap | Drop] = [Swap(given, head.token)]
     for state in states:

@@ -136,6 +136,9 @@ def _write_beside_head(engine: Engine, fold: Fold, lane: Lane, until_ms: int, it
         if refused is None:
             fold.head = same
             return True
+        record = refused.standing[0]
+        if record is not None and fields_of(record).get("k") != status.AWAITING:
+            raise Superseded  # this attempt was noted as dead, and the next one has its wake
         if any(refused.standing[:-1]):  # it was written down before, by an attempt that died then
             engine.store.write([Put(items[0])])
             return True

@@ -482,7 +482,7 @@ def filled_invocations(effects):
 def an_event_that_is_sent_and_waited_for(effects):
     def work(event, step):
         number = step.run("a", effects.do, "a", 7)
-        sent = step.send_event("tell", {"n": number, "by": event.id}, event="told")
+        sent = step.send_event("tell-sent", {"n": number, "by": event.id}, event="told")
         found = step.wait_for_event("told", match={"data.by": event.id}, timeout=3600)
         return [found.id == sent, found.data["n"]]
 
@@ -507,7 +507,7 @@ def a_wait_beside_a_step(effects):
 
         async def works():
             result = await step.run("b", effects.do, "b", 2)
-            await step.send_event("tell", {"n": 1, "by": event.id}, event="told")
+            await step.send_event("tell-sent", {"n": 1, "by": event.id}, event="told")
             return result
 
         return await asyncio.gather(waits(), works())
@@ -570,7 +570,7 @@ def a_run_that_an_event_cancels(effects):
 
     def work(event, step):
         step.run("a", effects.do, "a")
-        step.send_event("stop", {"id": event.id})
+        step.send_event("stop-sent", {"id": event.id}, event="stop")
         step.sleep("nap", 3600)
 
     return sync(work, cancel_on=CancelOn("stop", match={"data.id": "id"}), on_cancel=told)

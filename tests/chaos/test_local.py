@@ -79,7 +79,7 @@ def test_the_corpus_comes_to_its_results_under_every_kind_of_chaos(tmp_path):
     local = Local(
         app, tmp_path / "store.db", chaos=STRONG, note=lambda level, message, **fields: lines.append((message, fields))
     )
-    runs = {case: start(local.engine, case.name, Event("go", case.data, "e", 0))[0] for case in CASES_CHOSEN}
+    runs = {case: start(local.engine, case.name, Event("go", case.data, case.name, 0))[0] for case in CASES_CHOSEN}
     assert work(local), "a run was left open"
     for case, run in runs.items():
         view = run_view(local.engine.ledger, run)

@@ -70,7 +70,7 @@ MUTANTS = (
     m("finished steps beside a sleep are taken for overdue", "engine/fanout.py",
       "            continue  # it waits to be observed together with others\n", "            times.append(0)\n            continue\n"),
     m("a sleep whose invocation died is taken for overdue", "engine/fanout.py",
-      'until_ms = until_ms or last.get("until")', 'until_ms = last.get("until")'),
+      "until_ms = until_ms or (move.waits.get(index) if stands", "until_ms = (move.waits.get(index) if stands"),
     m("recovering trusts the head that is kept warm", "engine/fanout.py",
       "        fold.head = None  # the sweep has moved it: what is kept warm is older\n", ""),
     m("a look of the timer is not fenced", "engine/fanout.py",

@@ -35,6 +35,13 @@ class Options:
     own_runs = True
     prompt = True
 
+    def options(self, name: str) -> dict[str, Any]:
+        return {}
+
+    def limits(self) -> list[tuple[int, bool]]:
+        """How many runs may be live at a time, and whether in each group."""
+        return []
+
 
 class Limited(Options):
     """At most `limit` runs at a time, for each group where it is `keyed`."""
@@ -54,7 +61,6 @@ class Limited(Options):
         return {"concurrency": limits, **urgency}
 
     def limits(self) -> list[tuple[int, bool]]:
-        """How many runs may be live at a time, and whether in each group."""
         return [(self.limit, self.keyed), *([(self.limit + 1, False)] if self.keyed else [])]
 
     def __repr__(self) -> str:
@@ -92,9 +98,6 @@ class Plain(Options):
 
     def options(self, name: str) -> dict[str, Any]:
         return self.given
-
-    def limits(self) -> list[tuple[int, bool]]:
-        return []
 
     def __repr__(self) -> str:
         return self.told

@@ -157,15 +157,15 @@ def test_a_zombie_has_really_lived_on_past_its_deadline() -> None:
     ],
 )
 def test_what_may_not_change_is_told(change: tuple[str, dict[str, object]]) -> None:
-    before = {("r", sort): {"b": {"S": "{}"}} for sort in ("H", "L#00000001", "S#00000001.00000")}
+    before = {("run#r", sort): {"b": {"S": "{}"}} for sort in ("H", "L#00000001", "S#00000001.00000")}
     check_untouched(before, dict(before), is_cancelled=False)
     with pytest.raises(AssertionError, match="was written"):
-        check_untouched(before, {**before, ("r", change[0]): change[1]}, is_cancelled=False)
+        check_untouched(before, {**before, ("run#r", change[0]): change[1]}, is_cancelled=False)
 
 
 def test_after_a_cancel_not_even_a_losers_result_may_be_added() -> None:
-    before: dict[tuple[str, str], object] = {("r", "H"): {}}
-    after = {**before, ("r", "S#00000001.00000"): {}}
+    before: dict[tuple[str, str], object] = {("run#r", "H"): {}}
+    after = {**before, ("run#r", "S#00000001.00000"): {}}
     check_untouched(before, after, is_cancelled=False)
     with pytest.raises(AssertionError, match="was written"):
         check_untouched(before, after, is_cancelled=True)

@@ -63,17 +63,28 @@ def _parser() -> argparse.ArgumentParser:
         "run fits, 1 some would diverge, 2 the check cannot be carried out.",
     )
     check.add_argument("target", metavar="TARGET", help="the app, as module:variable (handlers.demo:app)")
-    place = check.add_mutually_exclusive_group()
-    place.add_argument("--store", metavar="FILE", help="a store file")
-    place.add_argument("--table", metavar="NAME", help="a deployed DynamoDB table, in the region AWS_REGION")
-    check.add_argument(
-        "--bucket", metavar="NAME", help="where the table's values over 64 KiB are kept (default: ONWARD_BUCKET)"
-    )
-    check.add_argument("--prefix", metavar="TEXT", help="what their keys begin with (default: ONWARD_PREFIX)")
     check.add_argument("--limit", type=int, metavar="N", help="check N runs only; the exit code is about these")
-    check.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    check.add_argument("--debug", action="store_true", help="show tracebacks")
     check.set_defaults(command=_check)
+
+    why = commands.add_parser(
+        "why",
+        help="what an unfinished run waits for",
+        description="Say what an unfinished run waits for: a time, an event, another run, a limit and its holders, a "
+        "retry and the last error; or how it has ended. Nothing is written or sent.",
+    )
+    why.add_argument("run", metavar="RUN", help="the id of the run")
+    why.set_defaults(command=_why)
+
+    for command in (check, why):
+        place = command.add_mutually_exclusive_group()
+        place.add_argument("--store", metavar="FILE", help="a store file")
+        place.add_argument("--table", metavar="NAME", help="a deployed DynamoDB table, in the region AWS_REGION")
+        command.add_argument(
+            "--bucket", metavar="NAME", help="where the table's values over 64 KiB are kept (default: ONWARD_BUCKET)"
+        )
+        command.add_argument("--prefix", metavar="TEXT", help="what their keys begin with (default: ONWARD_PREFIX)")
+        command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
 
     for command in (run, resume):
         command.add_argument("--store", metavar="FILE", default=DEFAULT_STORE, help="the store (default: %(default)s)")
@@ -89,3 +100,9 @@ def _check(options: argparse.Namespace) -> int:
     from .check import check
 
     return check(options)
+
+
+def _why(options: argparse.Namespace) -> int:
+    from .why import why
+
+    return why(options)

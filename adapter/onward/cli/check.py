@@ -8,26 +8,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..clock import SystemClock
-from ..core.errors import InvalidOption, Misconfigured, OnwardError, UnknownRun
+from ..core.errors import InvalidOption, OnwardError
 from ..engine.check import MAX_RUNS, Check, Ended, Finding
-from ..local.blobs import FolderBlobs
-from ..local.store import SqliteStore
-from . import DEFAULT_STORE, target
+from . import target
+from .opening import open_store
 from .show import plain
 
 if TYPE_CHECKING:
     from ..engine.check import Outcome
-    from ..ports import Blobs, Store
 
 MAX_REASONS = 50  # that are told apart; runs with further ones are counted
 MAX_RUNS_NAMED = 5  # of each reason; the others are counted
@@ -107,7 +103,7 @@ def _check_store(options: argparse.Namespace) -> int:
     if options.limit is not None and not 1 <= options.limit <= MAX_RUNS:
         raise InvalidOption(f"--limit takes 1 to {MAX_RUNS:,}, not {options.limit}")
     with contextlib.ExitStack() as stack:
-        place, store, blobs = _open(options, stack)
+        place, store, blobs = open_store(options, stack)
         app, _ = target.load(options.target)
         checking = stack.enter_context(Check(app, store, blobs, SystemClock()))
         runs, complete = checking.unfinished(MAX_RUNS)
@@ -137,46 +133,6 @@ def _check_each(checking: Check, runs: list[str], tally: Tally, show: _Show) -> 
         if checking.stuck == MAX_STUCK:
             return f"{MAX_STUCK} workflow functions never came back"
     return ""
-
-
-# ------------------------------------------------------------------------------------------------ opening a store
-def _open(options: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[str, Store, Blobs]:
-    """What is checked, in words, and its ports. Nothing is made where nothing is."""
-    table = options.table or (None if options.store else os.environ.get("ONWARD_TABLE"))
-    if table is None or not table:
-        if options.bucket is not None or options.prefix is not None:
-            raise InvalidOption("--bucket and --prefix belong to a table: name it with --table (or ONWARD_TABLE)")
-        path = options.store or DEFAULT_STORE
-        if not Path(path).exists():
-            raise UnknownRun(f"there is no store {path!r}: name the file with --store, or a table with --table")
-        store = SqliteStore(path, read_only=True)
-        stack.callback(store.close)
-        return f"store {path!r}", store, FolderBlobs(f"{path}.blobs")
-    from ..aws.blobs import S3Blobs
-    from ..aws.dynamodb import DynamoStore
-    from ..aws.table import check_layout
-    from ..aws.wire import Wire
-
-    wire = Wire()
-    stack.callback(wire.close)
-    items = DynamoStore(wire, table)
-    check_layout(items, mark=False)
-    bucket = os.environ.get("ONWARD_BUCKET") if options.bucket is None else options.bucket
-    prefix = os.environ.get("ONWARD_PREFIX", "") if options.prefix is None else options.prefix
-    return f"table {table!r}", items, S3Blobs(wire, bucket, prefix) if bucket else _NoBucket()
-
-
-class _NoBucket:
-    """Stands where no bucket was named. A value that is kept in one is then no fault of its run."""
-
-    def get(self, reference: str) -> bytes:
-        raise Misconfigured(
-            "a run has a value that is kept in S3: name the bucket of the deployed function with --bucket "
-            "(or ONWARD_BUCKET), and --prefix if it has one"
-        )
-
-    def put(self, content: bytes) -> str:
-        raise Misconfigured("a check stores nothing")
 
 
 # --------------------------------------------------------------------------------------------------------- showing

@@ -502,9 +502,10 @@ def _wake_lanes(engine: Engine, fold: Fold, move: Move) -> list[int]:
         attempt, until_ms, stands = 1, move.sleeps.get(index), False
         if items:
             attempt = (lane_of(items[-1])[1] or 0) + 1
-            last = attempt_of(items[-1])
-            until_ms = until_ms or last.get("until")  # of a sleep it is the plan that tells
-            stands = last["k"] == status.AWAITING  # then it looks back now: it may have died before it did
+            told = [attempt_of(item) for item in items]
+            stands = any(one["k"] == status.AWAITING for one in told)  # it looks back now: it may have died before
+            # of a sleep, and of a wait that was written down, it is the plan that tells
+            until_ms = until_ms or (move.waits.get(index) if stands else told[-1].get("until"))
         engine.send(_step_wake(fold.run, (move.seq, index), attempt), None if stands else until_ms)
         times.append(until_ms or 0)
     return times

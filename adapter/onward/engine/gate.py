@@ -265,11 +265,9 @@ def _takes(engine: Engine, fold: Fold, workflow: Workflow, needs: list[Need], he
         for state, (_, index) in zip(states, needs, strict=True):
             if state.queue or state.room(_capacity(engine, workflow.name, index)) < 1:
                 return False
-        if _gives(engine, states, fold.run, engine.ledger.head(fold), []):
-            return True
-        fold.head = None
-        if {**fields_of(engine.ledger.head(fold)), "due": 0} != {**head, "due": 0}:
-            return True  # granted by another, or ended: look again
+        fold.head = _gives(engine, states, fold.run, engine.ledger.head(fold), [])
+        if fold.head is not None or fields_of(engine.ledger.head(fold)) != head:
+            return True  # let in, by this one or by another, or ended: look again
     return False
 
 
@@ -313,13 +311,13 @@ class _State:
     def __init__(self, engine: Engine, partition: str) -> None:
         self.partition = partition
         items = engine.store.read(partition, COUNT, ENDS, limit=PAGE)
+        self.is_all = len(items) < PAGE
         self.count = items.pop(0) if items and items[0].sort == COUNT else None
         self.held: int = fields_of(self.count)["count"] if self.count else 0
-        freed = [item for item in items if item.sort.startswith(FREED)]
+        holders = [item.sort[len(FREED) :] for item in items if item.sort.startswith(FREED)]
         self.queue = [item for item in items if item.sort.startswith(QUEUE)]
-        slots = engine.store.get([(partition, HELD + item.sort[len(FREED) :]) for item in freed])
-        self.free = [Drop(item.partition, item.sort) for item in [*freed, *slots] if item is not None]
-        self.freed = sum(slot is not None for slot in slots)
+        self.free = [Drop(partition, kind + holder) for holder in holders for kind in (FREED, HELD)]
+        self.freed = len(holders)
 
     def room(self, capacity: int) -> int:
         return capacity - self.held + self.freed
@@ -330,17 +328,18 @@ class _State:
         return [put_or_swap(count, self.count), *self.free]
 
 
-def _gives(engine: Engine, states: list[_State], run: str, head: Item, drops: list[Drop]) -> bool:
-    """Give a run a slot of each of these limits, in one transaction."""
+def _gives(engine: Engine, states: list[_State], run: str, head: Item, drops: list[Drop]) -> Item | None:
+    """Give a run a slot of each of these limits, in one transaction; its head then, or None where that was refused."""
     fields = head_of(head)
     fields.update(slots=[state.partition for state in states], stalls=0)
     fields.pop("queue", None)
-    due_ms = head.due_ms and min(head.due_ms, engine.clock.now_ms() + engine.horizon_ms)
-    writes: list[Put | Swap | Drop] = [Swap(_item(engine, head.partition, head.sort, fields, due_ms), head.token)]
+    due_ms = engine.clock.now_ms() + engine.horizon_ms  # a new one: the one before may be about to pass
+    given = _item(engine, head.partition, head.sort, fields, due_ms)
+    writes: list[Put | Swap | Drop] = [Swap(given, head.token)]
     for state in states:
         writes += state.writes(engine, 1)
         writes.append(Put(_item(engine, state.partition, HELD + run, {})))
-    return engine.store.write([*writes, *drops]) is None
+    return given if engine.store.write([*writes, *drops]) is None else None
 
 
 def _capacity(engine: Engine, workflow: str, index: int) -> int:
@@ -360,10 +359,10 @@ def hand_out(engine: Engine, partition: str) -> None:
     while lost <= MAX_TRIES:
         state = _State(engine, partition)
         if not state.queue:
-            if not state.free:
-                return
-            if engine.store.write(state.writes(engine, 0)) is not None:
-                lost += 1
+            written = not state.free or engine.store.write(state.writes(engine, 0)) is None
+            if written and state.is_all:
+                return  # who has put itself into the queue meanwhile looks for itself
+            lost += not written
             continue
         done = _hand_to(engine, state, state.queue[0])
         if done is None:
@@ -386,7 +385,7 @@ def _hand_to(engine: Engine, state: _State, entry: Item) -> bool | None:
                 return None
             return engine.store.write(state.writes(engine, 0)) is None
         return _moves_on(engine, entry, head, other.partition)
-    given = _gives(engine, states, told["run"], head, [Drop(entry.partition, entry.sort, entry.token)])
+    given = _gives(engine, states, told["run"], head, [Drop(entry.partition, entry.sort, entry.token)]) is not None
     if given:
         engine.note("INFO", "run leaves the queue", run_id=told["run"], workflow=told["workflow"])
         engine.send({"do": "advance", "run": told["run"], "seq": told["seq"]})

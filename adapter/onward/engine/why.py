@@ -29,8 +29,8 @@ but for one under `once=True`. So both are one reason, which says since when and
 The losers of a race are left out once the workflow has come to a step behind it alone. Where it went on beside a loser
 whose task was not cancelled, the workflow may still come back to that, and the log cannot tell: it is named.
 
-`events` are texts (`'paid' with data.order = 7`), `holders` the ids of runs, `limit` is the place of the limit among those
-in `concurrency=` (from 0), and `error` has the `type` and the `message` of the last one.
+`events` are texts (`'paid' with data.order = 7`), `holders` the ids of runs, `limit` is the place of the limit among
+those in `concurrency=` (from 0), and `error` has the `type` and the `message` of the last one.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ those in `concurrency=` (from 0), and `error` has the `type` and the `message` o
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..core import status
 from ..core.errors import LayoutMismatch, UnknownRun
 from ..core.ids import is_run_id
@@ -43,6 +45,7 @@ from ..core.log import (
     LOG_END,
     UNREADABLE,
     Fold,
+    _whole,
     attempt_of,
     fields_of,
     head_of,
@@ -66,7 +69,7 @@ if TYPE_CHECKING:
 
     Reason = dict[str, Any]
 
-MAX_OF_A_KIND = 10  # reasons that are told; the others are counted
+MAX_OF_A_KIND = 10  # reasons that are told; the others are counted, so that one wait among thousands of steps is seen
 MAX_DEPTH = 8  # children of children
 MAX_RUNS = 50  # that one answer looks into
 MAX_HOLDERS = 10  # of a limit that are named
@@ -94,18 +97,22 @@ class _Asking:
     def about(self, run: str, depth: int) -> dict[str, Any]:
         self.asked += 1
         stand = _Stand(self.ledger, run)
-        fold = stand.fold
-        told = _Told()
+        reasons: list[Reason] = []
+        counts: Counter[str] = Counter()
         for reason in _reasons(stand, self.now_ms, self.workflows):
-            if told.takes(reason) and reason["kind"] == "child":
+            counts[reason["kind"]] += 1
+            if counts[reason["kind"]] > MAX_OF_A_KIND:
+                continue
+            reasons.append(reason)
+            if reason["kind"] == "child":
                 reason["run"] = self._child(reason["run_id"], depth + 1)
         return {
             "run_id": run,
-            "workflow": fold.workflow,
-            "status": fold.status,
+            "workflow": stand.fold.workflow,
+            "status": stand.fold.status,
             "due_ms": stand.due_ms,
-            "reasons": told.reasons,
-            "more": told.more,
+            "reasons": reasons,
+            "more": {kind: count - MAX_OF_A_KIND for kind, count in counts.items() if count > MAX_OF_A_KIND},
         }
 
     def _child(self, run: str, depth: int) -> dict[str, Any] | None:
@@ -116,25 +123,6 @@ class _Asking:
             return self.about(run, depth)
         except (UnknownRun, status.IllegalRecord, LayoutMismatch):
             return None  # asked about by itself, that run says what is wrong with it
-
-
-class _Told:
-    """The first reasons of each kind, and how many there were beyond: among thousands of steps that are performed, the
-    one that waits must be seen."""
-
-    def __init__(self) -> None:
-        self.reasons: list[Reason] = []
-        self.more: dict[str, int] = {}
-        self._count: dict[str, int] = {}
-
-    def takes(self, reason: Reason) -> bool:
-        kind = reason["kind"]
-        self._count[kind] = self._count.get(kind, 0) + 1
-        if self._count[kind] > MAX_OF_A_KIND:
-            self.more[kind] = self._count[kind] - MAX_OF_A_KIND
-            return False
-        self.reasons.append(reason)
-        return True
 
 
 class _Stand:
@@ -405,12 +393,6 @@ def _waiting(awaiting: dict[str, Any], name: str) -> Reason:
 
 
 # -------------------------------------------------------------------------------------- what others wrote, in words
-def _whole(number: Any) -> int:
-    if type(number) is not int:
-        raise TypeError(f"{number!r:.40} is no whole number")
-    return number
-
-
 def _short(text: Any) -> str:
     if type(text) is not str:
         raise TypeError(f"{text!r:.40} is no text")

@@ -61,8 +61,11 @@ def faults(view: dict[str, Any], run: Run, table: Table, now_ms: int, latest_ms:
     if not reasons or view["due_ms"] != run.due_ms:
         yield f"{run.id} is said to be due {view['due_ms']}, not {run.due_ms}, and to wait for {reasons}"
     bodies = _bodies(table, partition_of(run.id))
-    if missed := _missed(bodies, reasons) if not view["more"] else None:
+    last = max(key for key, body in bodies.items() if key.startswith("L#") and body["k"] != "died")
+    if missed := _missed(bodies, last, reasons) if not view["more"] else None:
         yield f"{run.id} is said to wait for {reasons}, and nothing is said of {missed}"
+    if bodies[last].get("count") == 0 and any(reason["step"] is not None for reason in reasons):
+        yield f"{run.id} stands at a step that the log does not name, and is said to wait for {reasons}"
     for reason in reasons:
         step, kind, until_ms = reason["step"], reason["kind"], reason["until_ms"]
         what = f"{run.id} is said to wait for {reason}"
@@ -70,6 +73,8 @@ def faults(view: dict[str, Any], run: Run, table: Table, now_ms: int, latest_ms:
             yield f"{what}, which is over"
         if (kind in TIMED) != (until_ms is not None) or (until_ms is not None and until_ms <= now_ms):
             yield f"{what}: no time ahead"
+        if kind == "performing" and run.places.get(step, ([], 0))[1] > now_ms:
+            yield f"{what}: the wait was written down"
         if (reason["since_ms"] or 0) > latest_ms:
             yield f"{what}: it has not come to that yet"
         if (found := _FOUND[kind](run, reason, bodies, table) if kind in _FOUND else None) is not None:
@@ -82,12 +87,10 @@ def _bodies(table: Table, partition: str) -> dict[str, dict[str, Any]]:
     return {fields["sk"]["S"]: json.loads(fields["b"]["S"]) for fields in table.partition(partition) if "b" in fields}
 
 
-def _missed(bodies: dict[str, Any], reasons: list[dict[str, Any]]) -> list[str]:
-    """The steps of a plan behind which the log has no other record, that have no result and are not told."""
-    log = [key for key, body in bodies.items() if key.startswith("L#") and body["k"] != "died"]
-    body = bodies[log[-1]]
-    names = [display((name, ordinal)) for name, ordinal in body.get("names", ())]
-    open_steps = [name for index, name in enumerate(names) if f"S#{log[-1][2:]}.{index:05d}" not in bodies]
+def _missed(bodies: dict[str, Any], last: str, reasons: list[dict[str, Any]]) -> list[str]:
+    """The steps of a plan, if the last record is one, that have no result and are not told."""
+    names = [display((name, ordinal)) for name, ordinal in bodies[last].get("names", ())]
+    open_steps = [name for index, name in enumerate(names) if f"S#{last[2:]}.{index:05d}" not in bodies]
     told = {reason["step"] for reason in reasons}
     return [name for name in open_steps if name not in told]
 

@@ -98,6 +98,7 @@ class Invariants:
         self.cloud = cloud
         self.function = function
         self.witness = witness
+        self.store: Any = whys.Shown(cloud.table)  # that is asked why a run stands
         self.horizon_ms = horizon_ms
         self.runs: dict[str, Run] = {}
         self.entries: dict[str, list[tuple[int, int]]] = {}  # events by their place: when they arrived, and the tick
@@ -312,8 +313,8 @@ class Invariants:
 
     def _says_why(self, run: Run) -> None:
         now_ms = self.world.now_ms
-        view = whys.answer(self.cloud.table, run.id, now_ms)
-        wrong = list(whys.faults(view, run, self.cloud.table, now_ms, now_ms + SKEW_MS))
+        view = whys.answer(self.store, run.id, now_ms)
+        wrong = list(whys.faults(view, run, self.store, now_ms, now_ms + SKEW_MS))
         self.hold(18, not wrong, "; ".join(wrong))
 
     def _performed(self, one: Performance) -> None:

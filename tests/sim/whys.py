@@ -18,6 +18,8 @@ from onward.ports import Item
 from .table import Attributes, Table
 
 if TYPE_CHECKING:
+    from onward.ports import Store
+
     from .invariants import Run
 
 EVERY = 20  # ticks: then those are asked about whose items have changed, and one of all in turn
@@ -44,12 +46,12 @@ def _item(fields: Attributes) -> Item:
     return Item(*texts, fields.get("v", {}).get("S"), None if due is None else int(due))
 
 
-def answer(table: Table, run: str, now_ms: int) -> dict[str, Any]:
+def answer(store: Store, run: str, now_ms: int) -> dict[str, Any]:
     """What `why` says of a run."""
-    return why(Ledger(Shown(table), None, None), run, now_ms)  # type: ignore[arg-type]
+    return why(Ledger(store, None, None), run, now_ms)  # type: ignore[arg-type]
 
 
-def faults(view: dict[str, Any], run: Run, table: Table, now_ms: int, latest_ms: int) -> Iterator[str]:
+def faults(view: dict[str, Any], run: Run, store: Store, now_ms: int, latest_ms: int) -> Iterator[str]:
     """What is wrong with an answer. `latest_ms`: the time by the clock that is furthest ahead."""
     reasons = view["reasons"]
     if json.loads(json.dumps(view)) != view:
@@ -60,7 +62,7 @@ def faults(view: dict[str, Any], run: Run, table: Table, now_ms: int, latest_ms:
         return
     if not reasons or view["due_ms"] != run.due_ms:
         yield f"{run.id} is said to be due {view['due_ms']}, not {run.due_ms}, and to wait for {reasons}"
-    bodies = _bodies(table, partition_of(run.id))
+    bodies = _bodies(store, partition_of(run.id))
     last = max(key for key, body in bodies.items() if key.startswith("L#") and body["k"] != "died")
     if missed := _missed(bodies, last, reasons) if not view["more"] else None:
         yield f"{run.id} is said to wait for {reasons}, and nothing is said of {missed}"
@@ -77,14 +79,15 @@ def faults(view: dict[str, Any], run: Run, table: Table, now_ms: int, latest_ms:
             yield f"{what}: the wait was written down"
         if (reason["since_ms"] or 0) > latest_ms:
             yield f"{what}: it has not come to that yet"
-        if (found := _FOUND[kind](run, reason, bodies, table) if kind in _FOUND else None) is not None:
+        if (found := _FOUND[kind](run, reason, bodies, store) if kind in _FOUND else None) is not None:
             yield f"{what}: the table has {found}"
 
 
 # ---------------------------------------------------------------- what the table has instead, where it is not the same
-def _bodies(table: Table, partition: str) -> dict[str, dict[str, Any]]:
-    """What stands in a partition, by the sort keys."""
-    return {fields["sk"]["S"]: json.loads(fields["b"]["S"]) for fields in table.partition(partition) if "b" in fields}
+def _bodies(store: Store, partition: str) -> dict[str, dict[str, Any]]:
+    """What stands in a partition but for marks, by the sort keys."""
+    items = [*store.read(partition, "", "L~"), *store.read(partition, "Q", "S~")]
+    return {item.sort: json.loads(item.body) for item in items}
 
 
 def _missed(bodies: dict[str, Any], last: str, reasons: list[dict[str, Any]]) -> list[str]:
@@ -95,13 +98,13 @@ def _missed(bodies: dict[str, Any], last: str, reasons: list[dict[str, Any]]) ->
     return [name for name in open_steps if name not in told]
 
 
-def _slept(run: Run, reason: dict[str, Any], bodies: dict[str, Any], table: Table) -> Any:
+def _slept(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
     ends = [body["until"] for body in bodies.values() if body.get("k") == "slept"]
     ends += [end_ms for body in bodies.values() for end_ms in body.get("sleeps", {}).values()]
     return None if reason["until_ms"] in ends else ends
 
 
-def _awaited(run: Run, reason: dict[str, Any], bodies: dict[str, Any], table: Table) -> Any:
+def _awaited(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
     for body in bodies.values():
         if body.get("k") == "awaiting" and display((body["s"], body["n"])) == reason["step"]:
             same = body["until"] == reason["until_ms"] and body.get("child") == reason.get("run_id")
@@ -111,7 +114,7 @@ def _awaited(run: Run, reason: dict[str, Any], bodies: dict[str, Any], table: Ta
     return "no such wait"
 
 
-def _failed(run: Run, reason: dict[str, Any], bodies: dict[str, Any], table: Table) -> Any:
+def _failed(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
     last = run.until_ms.get(reason["step"])
     errors = [
         body["e"]["type"]
@@ -123,20 +126,20 @@ def _failed(run: Run, reason: dict[str, Any], bodies: dict[str, Any], table: Tab
     return None if same else (last, errors)
 
 
-def _held(run: Run, reason: dict[str, Any], bodies: dict[str, Any], table: Table) -> Any:
+def _held(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
     partition, sort = bodies["H"].get("queue", ("", ""))
-    limit = _bodies(table, partition)
+    limit = _bodies(store, partition)
     holders = [key[2:] for key in limit if key[:2] == "A#" and f"F#{key[2:]}" not in limit]
     ahead = sum(key[:2] == "Q#" and key < sort for key in limit)
     return None if (reason["holders"], reason["ahead"]) == (holders, ahead) and sort in limit else limit
 
 
-def _turn(run: Run, reason: dict[str, Any], bodies: dict[str, Any], table: Table) -> Any:
+def _turn(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
     head = bodies["H"]
     return None if head.get("turn") == reason["until_ms"] and "begun" not in head else head
 
 
-def _delayed(run: Run, reason: dict[str, Any], bodies: dict[str, Any], table: Table) -> Any:
+def _delayed(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
     return None if bodies["L#00000000"].get("from") == reason["until_ms"] else bodies["L#00000000"]
 
 

@@ -13,6 +13,7 @@ fails, in every way that AWS says it may, as the seed decides.
     witness.py     what the steps did to the world outside
     programs.py    generated workflows, and a model in plain Python that says what they come to
     invariants.py  what must be true, numbered, asserted after every tick
+    whys.py        what a run is said to wait for
     story.py       one seed, from its events to its end
     stage.py       a calm world in which one task is held at one of its requests
     zombies.py     an invocation that comes back when its run went on without it

@@ -187,6 +187,18 @@ MUTANTS = (
     m("the bits that base64 leaves unread are not looked at", "encryption.py",
       "if urlsafe_b64encode(sealed).decode() != body:", "if False:"),
     m("another key under the same id is taken for an edited value", "encryption.py", "if check != known[0]:", "if False:"),
+    # what a run is said to wait for
+    m("a step that has its result is said to be waited for", "engine/why.py",
+      "                lane.done = True\n                continue\n", "                continue\n"),
+    m("a time that is over is said to be waited for", "engine/why.py",
+      "    if until_ms is not None and until_ms <= now_ms:\n", "    if False:\n"),
+    m("the attempt that failed is not the one that is told", "engine/why.py",
+      "**times, attempt=attempt, error=error)", "**times, attempt=attempt + 1, error=error)"),
+    m("a wait that was written down is not told of", "engine/why.py",
+      '            if lane.last["k"] == status.AWAITING:\n', "            if False:\n"),
+    m("a loser of a race is said to be waited for", "engine/why.py",
+      "return not self.fold.flight or (planned and self.fold.moves[-1].count == 0)", "return not self.fold.flight"),
+    m("who has ended is said to hold a slot", "engine/why.py", " if freed is None]", "]"),
     # values and doors
     m("the digest of a blob is not checked", "aws/blobs.py", "if hashlib.sha256(content).hexdigest() != digest:", "if False:"),
     m("a key that looks like a tag is not escaped", "core/codec.py", 'if "$" in inside else inside', "if False else inside"),

@@ -15,6 +15,7 @@ from onward.core.log import HEAD, TIMER, run_of
 from onward.core.values import display
 from tests.sealed import KEPT, Sealed, unsealed
 
+from . import whys
 from .cloud import Cloud
 from .flows import Throttled, most_in_window
 from .function import SKEW_MS, Function, Invocation
@@ -41,6 +42,7 @@ NAMES = {
     16: "where nothing goes wrong, nothing is performed twice",
     17: "no attempt begins before the time that the failure before it has set",
     18: "middleware is asked once for each performed attempt, and every value is kept as it says",
+    19: "what a run is said to wait for is so, at any time, and how it ended",
 }
 OPEN = {
     10: "a fork never alters its parent (issue 4: rerun from a step)",
@@ -98,6 +100,7 @@ class Invariants:
         self.cloud = cloud
         self.function = function
         self.witness = witness
+        self.store: Any = whys.Shown(cloud.table)  # that is asked why a run stands
         self.horizon_ms = horizon_ms
         self.sealed = any(isinstance(one, Sealed) for app in function.apps for one in app.middleware)
         self.runs: dict[str, Run] = {}
@@ -282,6 +285,9 @@ class Invariants:
     def after_tick(self) -> None:
         for run in self._changed:
             self._head_fits(run)
+        if self.world.ticks % whys.EVERY == 0:
+            for run in [*self._changed, *self._one_of_all()]:
+                self._says_why(run)
         self._changed.clear()
         performances = self.witness.performances
         while self._seen < len(performances):
@@ -304,6 +310,17 @@ class Invariants:
         self.hold(8, run.due_ms is not None, f"run {run.id} is {run.head['status']} and nobody looks after it")
         latest_ms = max(self.world.now_ms, run.waits_ms) + self.horizon_ms + 2 * SKEW_MS
         self.hold(8, (run.due_ms or 0) <= latest_ms, f"run {run.id} is looked after too late")
+
+    def _one_of_all(self) -> list[Run]:
+        """A run in its turn, whose answer may be another by now although nothing of it has changed."""
+        runs = list(self.runs.values())
+        return runs[self.world.ticks // whys.EVERY % len(runs) :][:1] if runs else []
+
+    def _says_why(self, run: Run) -> None:
+        now_ms = self.world.now_ms
+        view = whys.answer(self.store, run.id, now_ms)
+        wrong = list(whys.faults(view, run, self.store, now_ms, now_ms + SKEW_MS))
+        self.hold(19, not wrong, "; ".join(wrong))
 
     def _performed(self, one: Performance) -> None:
         place = (one.run, one.step)
@@ -367,6 +384,7 @@ class Invariants:
     def at_the_end(self) -> None:
         """Faults have stopped, and everything had its time."""
         for run in self.runs.values():
+            self._says_why(run)
             self.hold(1, run.ended is not None, f"run {run.id} of {run.workflow} has not ended: {run.head}")
         self.hold(1, not self.held, f"{self.held} are held back")
         table, usage = self.cloud.table, self.cloud.usage

@@ -64,7 +64,7 @@ class Ring(Stage):
         self.cloud.invoke = lambda payload, trace: self._park(json.loads(payload))
         self.cloud.queue.deliver = lambda message: self._park(json.loads(message.body))
         if on_sqlite:
-            self.sqlite = SqliteStore(":memory:")
+            self.sqlite = self.invariants.store = SqliteStore(":memory:")
             self.function.furnish = self._with_sqlite
 
     def _with_sqlite(self, sandbox: Sandbox) -> None:

@@ -20,7 +20,6 @@ from onward.core.waits import EVENT, event_digest, event_partition
 from onward.engine import control, fanout
 from onward.engine.ledger import HORIZON_MS, Ledger
 from onward.engine.views import run_view
-from onward.engine.why import why
 from tests.sealed import Sealed
 
 from .chance import Chance
@@ -34,7 +33,6 @@ from .witness import Witness
 from .world import Killed, World
 
 MINUTE_MS = 60_000
-LOOK_EVERY = 499  # ticks
 FLOW_MS = 2_000_000  # for so long such options may put a start off
 MANY_EVENTS = 5  # for a program with options for its starts
 CHAOS_MS = 25 * MINUTE_MS  # for so long faults strike
@@ -169,8 +167,6 @@ class Story:
         self.function = Function(world, chance, self.cloud, apps, setting.settings, self._note)
         self.invariants = Invariants(world, self.cloud, self.function, self.witness, setting.horizon_ms)
         self.invariants.flows = {name: program.flow for name, program in self.programs.items() if program.flow}
-        self.reader = Sandbox(self.function, self.function.apps[0])
-        self._after_tick, world.after_tick = world.after_tick, self._looked_at
         self.started: dict[str, str] = {}  # run -> program
         self.events: dict[str, str] = {}  # event -> program
         self.sent: dict[str, tuple[str, str]] = {}  # event -> the run and the wait for which it was sent
@@ -271,17 +267,6 @@ class Story:
             longest += MANY_EVENTS * (one + self.setting.horizon_ms + FLOW_MS) if program.flow else one
         latest = max([self.world.now_ms, *waits_ms, *self.invariants.held.values()])
         return latest + longest + BOUND_HORIZONS * self.setting.horizon_ms + MINUTE_MS * 60
-
-    def _looked_at(self) -> None:
-        """Now and then somebody asks why a run stands, and is told something."""
-        self._after_tick()
-        if self.world.ticks % LOOK_EVERY == 0 and self.invariants.runs:
-            standing = [id for id, run in self.invariants.runs.items() if run.head is not None]
-            run = standing[self.world.ticks // LOOK_EVERY % len(standing)]
-            told = why(self.reader.door.engine.ledger, run, self.world.now_ms)
-            assert told["reasons"] and all(reason["text"] for reason in told["reasons"]), f"{run} stands for no reason"
-            ended = [reason["kind"] for reason in told["reasons"]] == ["ended"]
-            assert ended == (self.invariants.runs[run].ended is not None), f"{run} stands for {told['reasons']}"
 
     def _outcomes(self) -> None:
         """Every run came to what the model says."""

@@ -69,10 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     why = commands.add_parser(
         "why",
         help="what an unfinished run waits for",
-        description="Say what an unfinished run waits for: a time, an event, another run, a limit and its holders, a "
-        "retry and the last error; or how it has ended. Nothing is written or sent.",
+        description="Say what an unfinished run waits for: a time, an event, another run and what that waits for, a "
+        "limit and its holders, a retry and the last error, a step that is performed now; or how it has ended. Nothing "
+        "is written or sent.",
     )
     why.add_argument("run", metavar="RUN", help="the id of the run")
+    why.add_argument("--app", metavar="TARGET", help="the app, to say whether it still has the workflow of the run")
     why.set_defaults(command=_why)
 
     for command in (check, why):

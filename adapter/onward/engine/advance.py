@@ -24,6 +24,7 @@ from ..core.errors import (
     NotEncodable,
     OnwardError,
     RequestRefused,
+    StepError,
     Unavailable,
 )
 from ..core.ids import idempotency_key, plan_digest
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from ..app import Workflow
     from ..core.log import Done, Fold, Lane
     from ..core.replay import Wanted
-    from ..core.values import Event
+    from ..core.values import Event, Key
     from .engine import Engine, Wake
 
 _NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured)
@@ -247,6 +248,10 @@ class Invocation:
             from .waiting import sender
 
             wanted.fn = sender(self.engine, current.idempotency_key)
+        if "inputs" in fold.body:
+            from .forks import hand_over
+
+            hand_over(self.ledger, fold, wanted)
         self.replay.performing = wanted.key[0]
         try:
             result = perform(wanted, current, self._limit_s(wanted, started_ms), self.workflow.is_async)
@@ -365,7 +370,7 @@ class Invocation:
             failure = Failure(type(error).__name__, str(error), "")
         else:
             failure = describe(error, self.engine.clock.now_ms())
-        self.engine.fail(self.fold, failure, self._unwritten())
+        self.engine.fail(self.fold, failure, self._unwritten(), failed_steps(error))
 
     def _unwritten(self) -> tuple[dict[str, Any], str | None] | None:
         """The record of what was observed, where the log does not have it yet."""
@@ -412,6 +417,25 @@ class Invocation:
             "step": display(wanted.key),
             "attempt": attempt,
         }
+
+
+def failed_steps(error: BaseException) -> list[Key]:
+    """The steps whose failures an error consists of, or that were being handled when it was raised."""
+    found: dict[Key, None] = {}
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, StepError) and one._key is not None:
+            found[one._key] = None
+        elif isinstance(one, BaseExceptionGroup):
+            left.extend(one.exceptions)
+        else:
+            left.append(one.__cause__ or (None if one.__suppress_context__ else one.__context__))
+    return list(found)
 
 
 def ends_ms(wanted: Wanted, now_ms: int) -> int:

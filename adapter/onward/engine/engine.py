@@ -21,12 +21,12 @@ from .ledger import HORIZON_MS, Ledger, Superseded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ..app import App, Workflow
     from ..core.log import Fold
-    from ..core.values import Failure
+    from ..core.values import Failure, Key
     from ..ports import Blobs, Clock, Store, Wakes
     from .notes import Note
 
@@ -138,12 +138,21 @@ class Engine:
             self.ledger.move_head(fold, wanted_ms, stalls=0)
 
     # ------------------------------------------------------------------------------------------------------ ends
-    def fail(self, fold: Fold, failure: Failure, before: tuple[dict[str, Any], str | None] | None = None) -> None:
-        """End a run as failed, and start what its workflow does on failure, in one transaction."""
+    def fail(
+        self,
+        fold: Fold,
+        failure: Failure,
+        before: tuple[dict[str, Any], str | None] | None = None,
+        steps: Sequence[Key] = (),
+    ) -> None:
+        """End a run as failed (by the failures of these steps), and start what its workflow does on failure, in one
+        transaction."""
         from ..core import status
         from .ingest import failure_run
 
         body = {"k": status.RUN_FAILED, "e": failure.to_json(), "at": self.clock.now_ms()}
+        if steps:
+            body["steps"] = list(steps)
         after = failure_run(self, fold, failure)
         self.ledger.end(fold, [*([before] if before else []), (body, None)], after[1] if after else ())
         self.note(

@@ -5,7 +5,19 @@ from __future__ import annotations
 from ..core import status
 from ..core.errors import UnknownRun
 from ..core.ids import is_run_id
-from ..core.log import HEAD, LOG_END, UNREADABLE, Fold, fields_of, head_of, lane_key, partition_of, run_of, unreadable
+from ..core.log import (
+    HEAD,
+    LOG_END,
+    UNREADABLE,
+    Fold,
+    fields_of,
+    head_of,
+    lane_key,
+    log_key,
+    partition_of,
+    run_of,
+    unreadable,
+)
 from ..core.values import display
 
 TYPE_CHECKING = False
@@ -27,7 +39,7 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
     partition = partition_of(run)
     items = ledger.store.read(partition, HEAD, LOG_END)
     head = head_of(items.pop(0)) if items and items[0].sort == HEAD else {}
-    if not items:
+    if not items or (not head and items[0].sort != log_key(0)):
         raise UnknownRun(f"there is no run {run!r} in this store")
     fold = Fold(run)
     steps: dict[Key, dict[str, Any]] = {}
@@ -58,7 +70,8 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
         "status": fold.status,
         "event": fold.body["event"],
         "parent": fold.body.get("parent"),
-        "started_ms": fold.body["at"],
+        "fork": fold.body.get("fork"),
+        "started_ms": fold.body.get("fork", fold.body)["at"],
         "ended_ms": last.get("at"),
         "due_ms": None if fold.ended else head.get("due"),
         "deaths": fold.deaths,

@@ -1,0 +1,282 @@
+"""Forks: a run that has ended is done again from one of its steps, as a new run. Its parent, the run that it was, is
+read and never written to.
+
+The fork's log begins as a copy of its parent's, so what that holds is reused: every result that the workflow had
+observed before the step, the sleeps that were over, the events that waits had brought, what runs that it started had
+returned. What is performed anew is the step itself and all that the log says behind it:
+
+- A step by itself has its records in the log. The copy ends before the first of them.
+- A step in flight beside others has a lane. The copy keeps the plan that put it in flight, and ends before the record
+  that observed its result. Its siblings keep their results, but those that failed, and whose failure the workflow had
+  not observed by then, are performed anew. So are those without a result. Sleeps and waits that are still open keep
+  the time at which they end; only where the step itself is a wait does it get its whole time again.
+- A sibling that had begun under once=True is not performed again: it keeps its result, or fails as after a crash. The
+  step that was asked for is, for that is what was asked.
+
+A fork is a run of its own. Its steps have other idempotency keys, a run that it invokes is a new one, and on_failure=
+is called if it fails. It does not report to a run that had invoked its parent, which has its answer. Its waits count
+events since the first run of the line was started, so what has arrived meanwhile need not be sent again.
+
+A log may be longer than a transaction. So what is copied is written first, and what makes it a run, its head and its
+first record, last and together. After a crash in between there is no run, and nothing that wakes; the same fork asked
+for again finds what was copied and completes it, since its id follows from what was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+
+from ..core import status
+from ..core.codec import decode, encode
+from ..core.errors import InvalidOption, UnknownRun
+from ..core.ids import fork_id, is_run_id
+from ..core.log import (
+    HEAD,
+    LOG_END,
+    Fold,
+    attempt_of,
+    fields_of,
+    lane_key,
+    lane_of,
+    log_key,
+    partition_of,
+)
+from ..core.values import display
+from ..ports import MAX_WRITES, Item, Put, item_bytes
+from .ingest import _write_new
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from ..core.log import Lane
+    from ..core.replay import Wanted
+    from ..core.values import Key
+    from .engine import Engine
+    from .ledger import Ledger
+
+MAX_WRITE_BYTES = 3_000_000  # copied in one transaction, of the 4 MB that it may have
+MAX_STEPS_NAMED = 20  # in an error
+KEEP = object()  # the data of the parent's event
+
+
+def fork(
+    engine: Engine,
+    run: str,
+    step: str | None = None,
+    *,
+    data: Any = KEEP,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    request: str = "",
+) -> str:
+    """Do a run that has ended again from a step on; the id of the new run.
+
+    `step`: as people read it, "name" or "name (2)" (None: from the start). `data`: of the event, instead of the
+    parent's; steps that are reused were performed with the old. `args`, `kwargs`: what the step is called with in the
+    fork; giving either replaces all that the workflow passes to it. `request`: tells apart forks that are alike
+    otherwise; the same call again is the same fork. Raises `UnknownRun`, and `InvalidOption` where that run cannot be
+    forked so.
+    """
+    parent = _Parent(engine.ledger, run)
+    if step is None and (args is not None or kwargs is not None):
+        raise InvalidOption("new arguments are for a step: name the step from which the run is done again")
+    key = None if step is None else parent.key(step)
+    text = None if data is KEEP else encode(data, "the data for a fork")
+    given = None
+    if key is not None and (args is not None or kwargs is not None):
+        if parent.stands(key):
+            raise InvalidOption(f"step {step!r} of run {run} is a sleep or a wait, which takes no arguments")
+        given = encode([list(args or ()), dict(kwargs or {})], f"the arguments of step {step!r}")
+    cut = 1 if key is None else parent.place(key)
+    return _make(engine, parent, cut, key, [key] if key else [], text, given, request)
+
+
+def retry(engine: Engine, run: str, *, request: str = "") -> str:
+    """Do a run that failed again from the step that failed it, or from several that did so together. Where the workflow
+    itself raised, from the end of its log: all steps are reused. The id of the new run. Raises as `fork`."""
+    parent = _Parent(engine.ledger, run)
+    if parent.fold.status != status.FAILED:
+        raise InvalidOption(
+            f"run {run} is {parent.fold.status}, not failed: a retry begins at the step that failed. "
+            f"Do it again from a step that you name, or from its start"
+        )
+    assert parent.fold.ended is not None
+    failed: list[Key] = [(name, ordinal) for name, ordinal in parent.fold.ended[0].get("steps", [])]
+    cut = min((parent.place(key) for key in failed), default=len(parent.log) - 1)
+    first = min(failed, key=parent.place, default=None)
+    return _make(engine, parent, cut, first, failed, None, None, request)
+
+
+class _Parent:
+    """A run that has ended, as it stands in the store."""
+
+    def __init__(self, ledger: Ledger, run: str) -> None:
+        if not is_run_id(run):
+            raise UnknownRun(f"there is no run {run!r:.80} in this store")
+        partition = partition_of(run)
+        self.run = run
+        self.log = ledger.store.read(partition, log_key(0), LOG_END)
+        if not self.log or self.log[0].sort != log_key(0):
+            raise UnknownRun(f"there is no run {run!r} in this store")
+        self.fold = Fold(run)
+        for item in self.log:
+            self.fold.apply(item)
+        if self.fold.ended is None:
+            raise InvalidOption(f"run {run} has not ended: wait for its end, or cancel it, before it is done again")
+        self.results: dict[Lane, Item] = {}
+        self.begun: dict[Lane, Item] = {}  # the last that began under once=True
+        self.lanes: dict[Key, Lane] = {
+            key: (move.seq, index) for move in self.fold.moves for index, key in enumerate(move.names)
+        }
+        for item in ledger.store.read(partition, lane_key((0, 0)), "S~") if self.fold.plans else ():
+            self._take(item)
+        self.first: dict[Key, int] = {}  # the first record of each step in sequence
+        for seq, item in enumerate(self.log):
+            body = fields_of(item)
+            if "s" in body:
+                self.first.setdefault((body["s"], body["n"]), seq)
+
+    def _take(self, item: Item) -> None:
+        lane, attempt = lane_of(item)
+        body = fields_of(item) if attempt is None else attempt_of(item)
+        if attempt is None and body["k"] != status.CLOSED:
+            self.results[lane] = item
+        elif body["k"] == status.BEGUN:
+            self.begun[lane] = item
+        if "s" in body:
+            self.lanes[body["s"], body["n"]] = lane
+
+    def key(self, step: str) -> Key:
+        """The step that people read so."""
+        known = {display(key): key for key in (*self.first, *self.lanes)}
+        if step not in known:
+            raise InvalidOption(
+                f"run {self.run} has come to no step {step!r:.80}; it has "
+                f"{', '.join(map(repr, list(known)[:MAX_STEPS_NAMED])) or 'none'}"
+            )
+        return known[step]
+
+    def place(self, key: Key) -> int:
+        """How many records of the log do not know what came of this step."""
+        if key in self.first:
+            return self.first[key]
+        lane = self.lanes[key]
+        return next((move.seq for move in self.fold.moves if lane in move.seen), len(self.log) - 1)
+
+    def stands(self, key: Key) -> bool:
+        """Whether this step is a sleep or a wait."""
+        if key in self.first:
+            return key in self.fold.slept
+        plan, index = self.lanes[key]
+        return index in self.fold.plans[plan].sleeps or index in self.fold.plans[plan].waits
+
+
+def _make(
+    engine: Engine,
+    parent: _Parent,
+    cut: int,
+    step: Key | None,
+    redone: list[Key],
+    text: str | None,
+    given: str | None,
+    request: str,
+) -> str:
+    """Write a fork that begins with `cut` records of its parent (but for deaths where it begins), and wake it."""
+    ledger = engine.ledger
+    while cut > 1 and fields_of(parent.log[cut - 1])["k"] == status.DIED:
+        cut -= 1
+    run = fork_id(parent.run, cut, step, text, given, request)
+    partition = partition_of(run)
+    fold = Fold(run)
+    for item in parent.log[:cut]:
+        fold.apply(item)
+    if ledger.store.get([(partition, HEAD)])[0] is None:
+        lanes = {parent.lanes[key] for key in redone if key not in parent.first}
+        log = [_restarted(engine, item, lanes) for item in parent.log[1:cut]]
+        for batch in _batches([_under(ledger, partition, item) for item in (*log, *_lanes_kept(parent, fold, lanes))]):
+            _write_new(engine, [[Put(item)] for item in batch])
+        started = _started(ledger, parent, cut, step, text, given)
+        due_ms = engine.clock.now_ms() + engine.horizon_ms
+        head = {"workflow": fold.workflow, "status": status.QUEUED, "event": fold.body["event"]}
+        head["started"] = engine.clock.now_ms()
+        first = ledger.item(run, log_key(0), *started)
+        _write_new(engine, [[Put(ledger.item(run, HEAD, head, due_ms=due_ms)), Put(first)]])
+        engine.note("INFO", "run forked", run_id=run, workflow=fold.workflow, parent=parent.run, seq=cut)
+    else:
+        engine.note("INFO", "fork seen before", run_id=run, workflow=fold.workflow, parent=parent.run)
+    engine.send({"do": "recover", "run": run} if fold.flight else {"do": "advance", "run": run, "seq": cut})
+    return run
+
+
+def _lanes_kept(parent: _Parent, fold: Fold, redone: set[Lane]) -> Iterator[Item]:
+    """What a fork finds in the lanes of the plans that it keeps, if its log is this."""
+    observed = {lane for move in fold.moves for lane in move.seen}
+    for lane in chain(parent.results, parent.begun.keys() - parent.results.keys()):
+        if lane[0] not in fold.plans or lane in redone:
+            continue
+        result, begun = parent.results.get(lane), parent.begun.get(lane)
+        if begun is not None:
+            yield begun
+        if result is not None and (lane in observed or begun is not None or fields_of(result)["k"] == status.DONE):
+            yield result
+
+
+def _restarted(engine: Engine, item: Item, lanes: set[Lane]) -> Item:
+    """A record of the parent's log, where the waits in these lanes get their whole time again."""
+    seq = int(item.sort[2:])
+    body = fields_of(item)
+    again = [str(index) for plan, index in sorted(lanes) if plan == seq and str(index) in body.get("waits", {})]
+    if not again:
+        return item
+    later_ms = engine.clock.now_ms() - body["at"]
+    body["waits"].update({index: body["waits"][index] + later_ms for index in again})
+    return Item(item.partition, item.sort, item.token, json.dumps(body, separators=(",", ":")), item.value)
+
+
+def _under(ledger: Ledger, partition: str, item: Item) -> Item:
+    return Item(partition, item.sort, ledger.clock.token(), item.body, item.value)
+
+
+def _batches(items: list[Item]) -> Iterator[list[Item]]:
+    """The items in lists that fit into a transaction each."""
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        if batch and (len(batch) == MAX_WRITES or size + item_bytes(item) > MAX_WRITE_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += item_bytes(item)
+    if batch:
+        yield batch
+
+
+def _started(
+    ledger: Ledger, parent: _Parent, cut: int, step: Key | None, text: str | None, given: str | None
+) -> tuple[dict[str, Any], str | None]:
+    """The first record of a fork, and its value: the event's data."""
+    body, value = dict(parent.fold.body), parent.fold.value
+    body.pop("lane", None)
+    body["fork"] = {"run": parent.run, "step": step, "seq": cut, "at": ledger.clock.now_ms()}
+    if text is not None:
+        body.pop("blob", None)
+        value, blob = ledger.spill(text)
+        if blob:
+            body["blob"] = blob
+    if step is not None and given is not None:
+        own, blob = ledger.spill(given)
+        others = [told for told in body.get("inputs", []) if (told["s"], told["n"]) != step]
+        told = {"blob": blob} if blob else {"text": own}
+        body["inputs"] = [*others, {"s": step[0], "n": step[1], **told}]
+    return body, value
+
+
+def hand_over(ledger: Ledger, fold: Fold, wanted: Wanted) -> None:
+    """Give a step the arguments that a fork has for it, if it has any."""
+    for told in fold.body["inputs"]:
+        if (told["s"], told["n"]) == wanted.key:
+            args, wanted.kwargs = decode(ledger.text(told.get("text"), told.get("blob")))
+            wanted.args = tuple(args)

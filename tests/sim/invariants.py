@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
-from onward.core.log import HEAD, TIMER, run_of
+from onward.core.log import HEAD, TIMER, partition_of, run_of
 from onward.core.values import display
 
 from .cloud import Cloud
@@ -29,6 +30,7 @@ NAMES = {
     5: "an event before the deadline is delivered once, and never with its timeout",
     8: "every unfinished run has a wake: a time by which somebody looks after it",
     9: "nothing commits after a run has ended, by a cancel or otherwise",
+    10: "a fork never alters its parent, and holds of it what it was copied from",
     11: "cost per step constant in the step's number",
     12: "no orphan (message, event, spilled object) outlives its run",
     13: "the sum of recorded costs equals what the store charged",
@@ -40,7 +42,6 @@ NAMES = {
 OPEN = {
     6: "limits never exceeded, every slot free after its holder's end (issue 4: concurrency)",
     7: "no window over its rate (issue 4: throttle, rate_limit)",
-    10: "a fork never alters its parent (issue 4: rerun from a step)",
 }
 ENDS = {"run_completed": "completed", "run_failed": "failed", "run_cancelled": "cancelled"}
 OUTCOMES = ("done", "broken")
@@ -79,6 +80,8 @@ class Run:
         self.sent_at = -1  # the tick at which the record of the last event that it sent was written
         # of waits: where events find them, until when, and whether where= decides
         self.places: dict[str, tuple[list[str], int, bool]] = {}
+        self.fork: dict[str, Any] | None = None  # of which run it is one, and from where
+        self.copied: set[str] = set()  # the steps whose outcomes it has from its parent
         self.received: set[str] = set()
         self.waits_ms = 0  # the latest time for which it waits or has waited
 
@@ -95,6 +98,8 @@ class Invariants:
         self.runs: dict[str, Run] = {}
         self.entries: dict[str, list[tuple[int, int]]] = {}  # events by their place: when they arrived, and the tick
         self.checks: Counter[int] = Counter()
+        self.copies: dict[str, list[tuple[str, Any]]] = {}  # what is written of forks that are no runs yet
+        self.has_ended: Callable[[Run], None] = lambda run: None  # told of every end
         self._changed: list[Run] = []
         self._seen = 0
         self._keys: dict[str, tuple[str, str]] = {}
@@ -114,6 +119,11 @@ class Invariants:
         if pk.startswith("wait#") and sk.startswith("E#") and change.before is None:
             self.entries.setdefault(pk, []).append((int(sk.split("#")[1]), self.world.ticks))
         if not pk.startswith("run#"):
+            return
+        self._altered(run_of(pk), sk)
+        if run_of(pk) not in self.runs and sk != HEAD:
+            self.hold(2, change.before is None, f"{sk} of the fork {pk} was written over")
+            self.copies.setdefault(run_of(pk), []).append((sk, change.after))
             return
         run = self.runs.setdefault(run_of(pk), Run(run_of(pk)))
         if change.after is None:
@@ -141,6 +151,48 @@ class Invariants:
                 self._lane(run, sk, body, value)
         self._changed.append(run)
 
+    def _altered(self, run: str, sk: str) -> None:
+        """An item of a run was written: by whoever forks it, it must not be."""
+        task = self.world.current()
+        self.hold(10, task is None or task.name != f"fork {run}", f"who forks {run} has written its {sk}")
+
+    def _is_copy(self, run: Run, sk: str, item: Any) -> bool:
+        """Whether an item of a fork is its parent's: the same but for its token, and for when the waits end of the plan
+        in which the fork begins."""
+        parent = self.cloud.table.items.get((partition_of(run.fork["run"]), sk)) if run.fork else None
+        if parent is None or parent.get("v") != item.get("v"):
+            return False
+        own, theirs = json.loads(item["b"]["S"]), json.loads(parent["b"]["S"])
+        if own["k"] in ("planned", "standing"):
+            own.pop("waits", None), theirs.pop("waits", None)
+        return bool(own == theirs)
+
+    def _forked(self, run: Run, body: dict[str, Any]) -> None:
+        """A fork has become a run: what was copied is its parent's, and as if it had always been the fork's."""
+        run.fork = body["fork"]
+        seq = 1
+        for sk, item in self.copies.pop(run.id, []):
+            self.hold(10, self._is_copy(run, sk, item), f"{sk} of {run.id} is not what it was copied from")
+            copied = json.loads(item["b"]["S"])
+            run.waits_ms = max(run.waits_ms, copied.get("until", 0), *copied.get("sleeps", {"0": 0}).values())
+            run.waits_ms = max(run.waits_ms, *copied.get("waits", {"0": 0}).values(), 0)
+            if sk.startswith("L#"):
+                self.hold(10, sk == f"L#{seq:08d}", f"the fork {run.id} has {sk} where {seq} belongs")
+                run.written_at.append(self.world.ticks)
+                seq += 1
+            if copied["k"] in OUTCOMES:
+                self._copied(run, copied)
+        self.hold(10, seq == run.fork["seq"], f"the fork {run.id} has {seq} records and not {run.fork['seq']}")
+        run.next_seq = seq
+
+    def _copied(self, run: Run, body: dict[str, Any]) -> None:
+        step = display((body["s"], body["n"]))
+        run.outcomes[step] = body
+        run.kept_at[step] = self.world.ticks
+        run.copied.add(step)
+        if "event" in body:
+            run.received.add(body["event"])
+
     def _record(self, run: Run, sk: str, body: dict[str, Any], value: str | None) -> None:
         self.hold(9, run.ended is None, f"{body['k']} stands behind {run.ended} in the log of {run.id}")
         self.hold(2, sk == f"L#{run.next_seq:08d}", f"the log of {run.id} has {sk} where {run.next_seq} belongs")
@@ -153,12 +205,18 @@ class Invariants:
         if kind == "started":
             run.started_ms = body["at"]
             run.is_child = "lane" in body
+            if "fork" in body:
+                self._forked(run, body)
         if kind in ENDS:
             run.ended, run.ended_at = ENDS[kind], self.world.ticks
+            self.has_ended(run)
         elif "s" in body:
             self._step(run, body, value)
 
     def _lane(self, run: Run, sk: str, body: dict[str, Any], value: str | None) -> None:
+        if run.fork and self.function.invocation() is None and body["k"] in OUTCOMES:
+            self._copied(run, body)  # the same fork, asked for twice at once
+            return
         if "#" not in sk[2:]:  # a result; what is kept of an attempt that failed is only its trace
             late = run.ended == "cancelled" and body["k"] != "closed"
             self.hold(9, not late, f"{sk} was put after {run.id} was cancelled")
@@ -300,7 +358,7 @@ class Invariants:
                 self.hold(16, outcome is None or len(performed) <= outcome["a"], what)
         # the end of a sleep or of a wait is no performance
         won = sum(
-            body["k"] == "done" and body["a"] > 0 and step not in run.places and not step.endswith(SENT)
+            body["k"] == "done" and body["a"] > 0 and step not in (*run.places, *run.copied) and not step.endswith(SENT)
             for run in self.runs.values()
             for step, body in run.outcomes.items()
         )

@@ -15,16 +15,18 @@ from typing import Any
 
 from onward import App
 from onward.core.codec import decode
+from onward.core.errors import Unavailable
 from onward.core.ids import run_id
+from onward.core.log import partition_of
 from onward.core.waits import EVENT, event_digest, event_partition
-from onward.engine import control, fanout
+from onward.engine import control, fanout, forks
 from onward.engine.ledger import HORIZON_MS, Ledger
 from onward.engine.views import run_view
 
 from .chance import Chance
 from .cloud import Cloud
 from .function import Function, Sandbox, Settings, in_virtual_time
-from .invariants import REACH_MS, Broken, Invariants
+from .invariants import REACH_MS, Broken, Invariants, Run
 from .programs import Author, Program, fits
 from .table import Table
 from .witness import Witness
@@ -72,6 +74,7 @@ class Setting:
             batch_size=draw.choice((1, 3)),
             horizon_ms=self.horizon_ms,
         )
+        self.forks = draw.choice((0, 0, 1, 2))  # of each run, and of forks again
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in vars(self).items() if name != "settings")
@@ -117,6 +120,9 @@ class Story:
         self.started: dict[str, str] = {}  # run -> program
         self.sent: dict[str, tuple[str, str]] = {}  # event -> the run and the wait for which it was sent
         self.cancelled: set[str] = set()  # runs of which it was said that they are
+        self.forking: set[str] = set()  # runs that are to be forked
+        self.forked: dict[str, str] = {}  # fork -> parent
+        self.invariants.has_ended = self._ended
 
     def _app(self, version: int) -> App:
         app = App("simulated")
@@ -188,9 +194,53 @@ class Story:
 
         self.world.begin(f"cancel {run}", work)
 
+    def _ended(self, run: Run) -> None:
+        """A run has ended: perhaps somebody will do it again."""
+        line, at = 0, run.id
+        while at in self.forked:
+            line, at = line + 1, self.forked[at]
+        if run.id not in self.started or line >= self.setting.forks:
+            return
+        draw = random.Random(f"{self.seed}/fork/{run.id}")
+        self.forking.add(run.id)
+        self.world.after(draw.choice((0, 50, 2_000, 60_000)), lambda: self._fork(run, draw))
+
+    def _fork(self, run: Run, draw: random.Random) -> None:
+        """Somebody does a run again from outside, from a step or as a retry, until it is said to have worked; and
+        perhaps asks again."""
+        step = draw.choice([None, *sorted(run.outcomes)])
+        retries = run.ended == "failed" and draw.choice((True, False))
+        times = draw.choice((1, 1, 2)) if self.chance.rates else 1  # as an event that is delivered twice
+
+        def work() -> None:
+            engine = Sandbox(self.function, self.function.apps[-1]).door.engine
+            for _ in range(times):
+                before = self._log_of(run.id)
+                fork = forks.retry(engine, run.id) if retries else forks.fork(engine, run.id, step)
+                assert self._log_of(run.id) == before, f"the fork {fork} has altered {run.id}"
+                self.started[fork] = self.started[run.id]
+                self.forked[fork] = run.id
+                self.forking.discard(run.id)
+
+        def done(error: BaseException | None) -> None:
+            if run.id in self.forking:
+                self.lines.append(f"{self.world.now_ms / 1000 % 1_000_000:.3f} FORK of {run.id} broke off: {error!r}")
+                assert isinstance(error, Killed | Unavailable), error
+                self.world.after(5_000, lambda: self.world.begin(f"fork {run.id}", work, done))
+
+        self.world.begin(f"fork {run.id}", work, done)
+
+    def _log_of(self, run: str) -> dict[Any, Any]:
+        """The head and the log of a run, as they stand in the table."""
+        return {
+            key: dict(item)
+            for key, item in self.cloud.table.items.items()
+            if key[0] == partition_of(run) and key[1][0] in "HL"
+        }
+
     def _all_ended(self) -> bool:
         runs = self.invariants.runs
-        return all(run in runs for run in self.started) and self.invariants.all_ended()
+        return all(run in runs for run in self.started) and self.invariants.all_ended() and not self.forking
 
     def _all_quiet(self) -> bool:
         return self._all_ended() and not self.function.open and not self.cloud.in_flight
@@ -199,6 +249,7 @@ class Story:
         runs = self.invariants.runs.values()
         waits_ms = [run.waits_ms for run in runs if run.waits_ms < self.world.now_ms + YEAR_MS // 2]  # else for a child
         longest = sum(_sleeps(program.nodes) for program in self.programs.values()) * 1000
+        longest *= 1 + self.setting.forks
         return max([self.world.now_ms, *waits_ms]) + longest + BOUND_HORIZONS * self.setting.horizon_ms + MINUTE_MS * 60
 
     def _outcomes(self) -> None:
@@ -208,6 +259,8 @@ class Story:
         for run, name in self.started.items():
             view = run_view(ledger, run)
             states, expected = self.programs[name].expected(self.setting.versions)
+            if run in self.forked:
+                states = states - {"cancelled"}
             if run in self.cancelled:
                 states = {"cancelled"}
             assert view["status"] in states, f"{name} {run} is {view['status']}, not {states}: {view['error']}"
@@ -216,11 +269,14 @@ class Story:
                 assert fits(expected, result), f"{name} {run} came to {result}, not {expected}"
                 for do in self.programs[name].steps():
                     shown = do.name if do.ordinal == 1 else f"{do.name} ({do.ordinal})"
+                    if shown in self.invariants.runs[run].copied:
+                        continue
                     times = len(self.witness.by_step.get((run, shown), []))
                     assert times > (0 if do.once else do.fails) or do.once, (
                         f"{name} {run}: {shown} happened {times} times"
                     )
-                self._brought(run, self.programs[name])
+                if run not in self.forked:
+                    self._brought(run, self.programs[name])
             if view["status"] == "failed":
                 told = self.witness.by_step.get((run_id(f"{name}.on_failure", f"{run}.failed"), "tell"))
                 assert told and told[0].given == run, f"nobody was told that {run} had failed"
@@ -266,6 +322,7 @@ class Story:
                 "requests": self.cloud.requests,
                 "ticks": self.world.ticks,
                 "performances": len(self.witness.performances),
+                "forks": len(self.forked),
                 "events brought to waits": sum(len(run.received) for run in self.invariants.runs.values()),
                 "invariants checked": self.invariants.checks.total(),
             }

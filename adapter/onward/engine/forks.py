@@ -205,10 +205,27 @@ def _make(
         first = ledger.item(run, log_key(0), *started)
         _write_new(engine, [[Put(ledger.item(run, HEAD, head, due_ms=due_ms)), Put(first)]])
         engine.note("INFO", "run forked", run_id=run, workflow=fold.workflow, parent=parent.run, seq=cut)
-    else:
+        _wake_flight(engine, fold)
+    else:  # where the first call died before it had woken the lanes, the sweep does
         engine.note("INFO", "fork seen before", run_id=run, workflow=fold.workflow, parent=parent.run)
-    engine.send({"do": "recover", "run": run} if fold.flight else {"do": "advance", "run": run, "seq": cut})
+    engine.send({"do": "advance", "run": run, "seq": cut})
     return run
+
+
+def _wake_flight(engine: Engine, fold: Fold) -> None:
+    """Send the wakes of what a new fork has in flight, and one to observe the results that it has from its parent."""
+    if not fold.flight:
+        return
+    from .fanout import _mark_results, _start_timer, _wake_lanes
+
+    waking = 0
+    for plan in fold.flight:
+        if fold.plans[plan].wide:
+            _mark_results(engine, fold, fold.plans[plan])
+        waking += len(_wake_lanes(engine, fold, fold.plans[plan]))
+    _start_timer(engine, fold)
+    if waking < fold.in_flight:
+        engine.send({"do": "collect", "run": fold.run})
 
 
 def _lanes_kept(parent: _Parent, fold: Fold, redone: set[Lane]) -> Iterator[Item]:

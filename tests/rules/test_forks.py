@@ -450,3 +450,20 @@ def test_a_cancelled_run_is_done_again_and_its_closed_lanes_are_open():
         world.done.clear()
         other = "b" if first == "a" else "a"
         assert redone(stage, forks.fork, parent, other)["result"] == "c" and world.done == [other, "c"]
+
+
+def test_a_time_limit_that_was_open_beside_the_failed_step_has_as_much_left_as_it_had():
+    world = World("slow")
+
+    async def work(event, step):
+        slow = asyncio.ensure_future(step.run("slow", world.do, "slow", retries=0))
+        limit = asyncio.ensure_future(step.sleep("limit", 60))
+        done, _ = await asyncio.wait({slow, limit}, return_when=asyncio.FIRST_COMPLETED)
+        return slow.result() if slow in done else "timed out"
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        parent = stage.send("go")
+        assert parent["status"] == "failed"
+        stage.clock.turn(stage.clock.now_ms() + 86_400_000)
+        world.mended()
+        assert redone(stage, forks.retry, parent["run_id"])["result"] == "slow"

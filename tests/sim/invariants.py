@@ -157,14 +157,16 @@ class Invariants:
         self.hold(10, task is None or task.name != f"fork {run}", f"who forks {run} has written its {sk}")
 
     def _is_copy(self, run: Run, sk: str, item: Any) -> bool:
-        """Whether an item of a fork is its parent's: the same but for its token, and for when the waits end of the plan
-        in which the fork begins."""
+        """Whether an item of a fork is its parent's: the same but for its token, and for when what was open in its
+        plans ends."""
         parent = self.cloud.table.items.get((partition_of(run.fork["run"]), sk)) if run.fork else None
         if parent is None or parent.get("v") != item.get("v"):
             return False
         own, theirs = json.loads(item["b"]["S"]), json.loads(parent["b"]["S"])
         if own["k"] in ("planned", "standing"):
-            own.pop("waits", None), theirs.pop("waits", None)
+            for record in (own, theirs):
+                record.pop("waits", None)
+                record.pop("sleeps", None)
         return bool(own == theirs)
 
     def _forked(self, run: Run, body: dict[str, Any]) -> None:

@@ -330,6 +330,8 @@ class Invocation:
                 encode(wanted.child.data, f"the data for workflow {wanted.child.workflow!r}")
         if sleeps:
             body["sleeps"] = sleeps
+            if dates := [str(n) for n, wanted in enumerate(fresh) if wanted.until_ms is not None]:
+                body["dates"] = dates
         if waits:
             body["waits"] = waits
             if len(waits) == len(fresh) and not self.fold.in_flight - len(self.seen):

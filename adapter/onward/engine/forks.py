@@ -8,8 +8,9 @@ returned. What is performed anew is the step itself and all that the log says be
 - A step by itself has its records in the log. The copy ends before the first of them.
 - A step in flight beside others has a lane. The copy keeps the plan that put it in flight, and ends before the record
   that observed its result. Its siblings keep their results, but those that failed, and whose failure the workflow had
-  not observed by then, are performed anew. So are those without a result. Sleeps and waits that are still open keep
-  the time at which they end; only where the step itself is a wait does it get its whole time again.
+  not observed by then, are performed anew. So are those without a result. Sleeps and waits that are still open get
+  the time that they had left where the copy ends (`sleep_until` keeps its date), and a step that is itself one its
+  whole time again.
 - A sibling that had begun under once=True is not performed again: it keeps its result, or fails as after a crash. The
   step that was asked for is, for that is what was asked.
 
@@ -195,8 +196,10 @@ def _make(
         fold.apply(item)
     if ledger.store.get([(partition, HEAD)])[0] is None:
         lanes = {parent.lanes[key] for key in redone if key not in parent.first}
-        log = [_restarted(engine, item, lanes) for item in parent.log[1:cut]]
-        for batch in _batches([_under(ledger, partition, item) for item in (*log, *_lanes_kept(parent, fold, lanes))]):
+        kept = list(_lanes_kept(parent, fold, lanes))
+        closed = {item.sort for item in kept}
+        log = [_restarted(engine, parent, fold, item, closed, lanes) for item in parent.log[1:cut]]
+        for batch in _batches([_under(ledger, partition, item) for item in (*log, *kept)]):
             _write_new(engine, [[Put(item)] for item in batch])
         started = _started(ledger, parent, cut, step, text, given)
         due_ms = engine.clock.now_ms() + engine.horizon_ms
@@ -205,19 +208,21 @@ def _make(
         first = ledger.item(run, log_key(0), *started)
         _write_new(engine, [[Put(ledger.item(run, HEAD, head, due_ms=due_ms)), Put(first)]])
         engine.note("INFO", "run forked", run_id=run, workflow=fold.workflow, parent=parent.run, seq=cut)
-        _wake_flight(engine, fold)
+        if fold.flight:
+            _wake_flight(engine, run)
     else:  # where the first call died before it had woken the lanes, the sweep does
         engine.note("INFO", "fork seen before", run_id=run, workflow=fold.workflow, parent=parent.run)
     engine.send({"do": "advance", "run": run, "seq": cut})
     return run
 
 
-def _wake_flight(engine: Engine, fold: Fold) -> None:
+def _wake_flight(engine: Engine, run: str) -> None:
     """Send the wakes of what a new fork has in flight, and one to observe the results that it has from its parent."""
-    if not fold.flight:
-        return
     from .fanout import _mark_results, _start_timer, _wake_lanes
 
+    fold = engine.ledger.load(run)
+    if fold is None or fold.ended is not None:
+        return
     waking = 0
     for plan in fold.flight:
         if fold.plans[plan].wide:
@@ -225,7 +230,8 @@ def _wake_flight(engine: Engine, fold: Fold) -> None:
         waking += len(_wake_lanes(engine, fold, fold.plans[plan]))
     _start_timer(engine, fold)
     if waking < fold.in_flight:
-        engine.send({"do": "collect", "run": fold.run})
+        engine.send({"do": "collect", "run": run})
+    engine.ledger.keep(fold)
 
 
 def _lanes_kept(parent: _Parent, fold: Fold, redone: set[Lane]) -> Iterator[Item]:
@@ -241,15 +247,25 @@ def _lanes_kept(parent: _Parent, fold: Fold, redone: set[Lane]) -> Iterator[Item
             yield result
 
 
-def _restarted(engine: Engine, item: Item, lanes: set[Lane]) -> Item:
-    """A record of the parent's log, where the waits in these lanes get their whole time again."""
-    seq = int(item.sort[2:])
+def _restarted(engine: Engine, parent: _Parent, fold: Fold, item: Item, closed: set[str], redone: set[Lane]) -> Item:
+    """A record that a fork copies, where what is still open gets the time that it had left, and a step that is done
+    again its whole time. `closed`: the lanes that have a result."""
     body = fields_of(item)
-    again = [str(index) for plan, index in sorted(lanes) if plan == seq and str(index) in body.get("waits", {})]
-    if not again:
+    plan, now_ms = int(item.sort[2:]), engine.clock.now_ms()
+    stood_ms = fields_of(parent.log[fold.next_seq])["at"]
+    moved = False
+    for kind in ("sleeps", "waits"):
+        for index, end_ms in body.get(kind, {}).items():
+            lane = (plan, int(index))
+            if (
+                lane[1] in fold.flight.get(plan, ())
+                and lane_key(lane) not in closed
+                and index not in body.get("dates", ())
+            ):
+                body[kind][index] = end_ms + now_ms - (body["at"] if lane in redone else stood_ms)
+                moved = True
+    if not moved:
         return item
-    later_ms = engine.clock.now_ms() - body["at"]
-    body["waits"].update({index: body["waits"][index] + later_ms for index in again})
     return Item(item.partition, item.sort, item.token, json.dumps(body, separators=(",", ":")), item.value)
 
 

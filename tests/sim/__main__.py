@@ -16,7 +16,7 @@ import time
 import traceback
 from collections import Counter
 
-from .invariants import NAMES, OPEN
+from .invariants import NAMES
 from .shrink import shrunk
 from .story import Story, fails
 
@@ -95,8 +95,6 @@ def many(first: int, seconds: float, stories: int | None, small: bool) -> int:
     print("invariants checked")
     for number, name in NAMES.items():
         print(f"  {checks[number]:>12,}  {number:>2} {name}")
-    for number, name in OPEN.items():
-        print(f"  {'open':>12}  {number:>2} {name}")
     print("nothing broken")
     return 0
 

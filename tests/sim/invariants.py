@@ -1,7 +1,6 @@
 """What must be true, numbered, written once, and asserted after every tick.
 
-Each is held against what the table and the witness saw, never against what the engine says of itself. What does not
-exist yet is named in `OPEN`, with the issue that brings it.
+Each is held against what the table and the witness saw, never against what the engine says of itself.
 """
 
 from __future__ import annotations
@@ -9,9 +8,10 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
-from onward.core.log import HEAD, TIMER, run_of
+from onward.core.log import HEAD, TIMER, partition_of, run_of
 from onward.core.values import display
 from tests.sealed import KEPT, Sealed, unsealed
 
@@ -34,6 +34,7 @@ NAMES = {
     7: "no window has more starts than a rate allows",
     8: "every unfinished run has a wake: a time by which somebody looks after it",
     9: "nothing commits after a run has ended, by a cancel or otherwise",
+    10: "a fork never alters its parent, and holds of it what it was copied from",
     11: "cost per step constant in the step's number",
     12: "no orphan (message, event, spilled object) outlives its run",
     13: "the sum of recorded costs equals what the store charged",
@@ -43,9 +44,6 @@ NAMES = {
     17: "no attempt begins before the time that the failure before it has set",
     18: "middleware is asked once for each performed attempt, and every value is kept as it says",
     19: "what a run is said to wait for is so, at any time, and how it ended",
-}
-OPEN = {
-    10: "a fork never alters its parent (issue 4: rerun from a step)",
 }
 ENDS = {"run_completed": "completed", "run_failed": "failed", "run_cancelled": "cancelled"}
 OUTCOMES = ("done", "broken")
@@ -85,6 +83,8 @@ class Run:
         self.sent_at = -1  # the tick at which the record of the last event that it sent was written
         # of waits: where events find them, until when, and whether where= decides
         self.places: dict[str, tuple[list[str], int, bool]] = {}
+        self.fork: dict[str, Any] | None = None  # of which run it is one, and from where
+        self.copied: set[str] = set()  # the steps whose outcomes it has from its parent
         self.received: set[str] = set()
         self.first_at: int | None = None  # the tick of the first record that is not of a start or a death
         self.numbers: list[int] = []  # of the events that started it
@@ -112,6 +112,8 @@ class Invariants:
         self.slots: dict[str, set[str]] = {}  # that are held, by the partition of their limit
         self.held: dict[str, int] = {}  # events that are held back, by where that is, and until when
         self.counts: dict[str, int] = {}  # of slots, as the limit has it
+        self.copies: dict[str, list[tuple[str, Any]]] = {}  # what is written of forks that are no runs yet
+        self.has_ended: Callable[[Run], None] = lambda run: None  # told of every end
         self._changed: list[Run] = []
         self._seen = 0
         self._keys: dict[str, tuple[str, str]] = {}
@@ -136,6 +138,11 @@ class Invariants:
         if value is not None:
             self.hold(18, value.startswith(KEPT) == self.sealed, f"{pk} {sk} has {value[:40]!r}")
         if not pk.startswith("run#"):
+            return
+        self._altered(run_of(pk), sk)
+        if run_of(pk) not in self.runs and sk != HEAD:
+            self.hold(2, change.before is None, f"{sk} of the fork {pk} was written over")
+            self.copies.setdefault(run_of(pk), []).append((sk, change.after))
             return
         run = self.runs.setdefault(run_of(pk), Run(run_of(pk)))
         if change.after is None:
@@ -165,6 +172,64 @@ class Invariants:
                 self._lane(run, sk, body, value)
         self._changed.append(run)
 
+    def _altered(self, run: str, sk: str) -> None:
+        """An item of a run was written: by whoever forks it, it must not be."""
+        task = self.world.current()
+        self.hold(10, task is None or task.name != f"fork {run}", f"who forks {run} has written its {sk}")
+
+    def _is_copy(self, run: Run, sk: str, item: Any) -> bool:
+        """Whether an item of a fork is its parent's: the same but for its token, and for when what was open in its
+        plans ends."""
+        parent = self.cloud.table.items.get((partition_of(run.fork["run"]), sk)) if run.fork else None
+        if parent is None or self._value(parent) != self._value(item):
+            return False
+        own, theirs = json.loads(item["b"]["S"]), json.loads(parent["b"]["S"])
+        if self.sealed:
+            own.pop("blob", None), theirs.pop("blob", None)
+        if own["k"] in ("planned", "standing"):
+            for record in (own, theirs):
+                record.pop("waits", None)
+                record.pop("sleeps", None)
+        return bool(own == theirs)
+
+    def _forked(self, run: Run, body: dict[str, Any]) -> None:
+        """A fork has become a run: what was copied is its parent's, and as if it had always been the fork's."""
+        run.fork = body["fork"]
+        seq = 1
+        for sk, item in self.copies.pop(run.id, []):
+            self.hold(10, self._is_copy(run, sk, item), f"{sk} of {run.id} is not what it was copied from")
+            copied = json.loads(item["b"]["S"])
+            run.waits_ms = max(run.waits_ms, copied.get("until", 0), *copied.get("sleeps", {"0": 0}).values())
+            run.waits_ms = max(run.waits_ms, *copied.get("waits", {"0": 0}).values(), 0)
+            if sk.startswith("L#"):
+                self.hold(10, sk == f"L#{seq:08d}", f"the fork {run.id} has {sk} where {seq} belongs")
+                run.written_at.append(self.world.ticks)
+                seq += 1
+            if copied["k"] in OUTCOMES:
+                self._copied(run, copied)
+        self.hold(10, seq == run.fork["seq"], f"the fork {run.id} has {seq} records and not {run.fork['seq']}")
+        run.next_seq = seq
+
+    def _value(self, item: Any) -> str | None:
+        """The value in an item, or that of its blob, as it was before middleware encoded it."""
+        blob = json.loads(item["b"]["S"]).get("blob")
+        value = self._object(blob) if blob else item.get("v", {}).get("S")
+        return None if value is None else unsealed(value)
+
+    def _object(self, blob: str) -> str | None:
+        """What the bucket has under the reference of a blob."""
+        found = (kept for path, kept in self.cloud.objects.items() if path.endswith(blob[7:]))
+        content = next(found, None)
+        return None if content is None else content.decode()
+
+    def _copied(self, run: Run, body: dict[str, Any]) -> None:
+        step = display((body["s"], body["n"]))
+        run.outcomes[step] = body
+        run.kept_at[step] = self.world.ticks
+        run.copied.add(step)
+        if "event" in body:
+            run.received.add(body["event"])
+
     def _record(self, run: Run, sk: str, body: dict[str, Any], value: str | None) -> None:
         self.hold(9, run.ended is None, f"{body['k']} stands behind {run.ended} in the log of {run.id}")
         self.hold(2, sk == f"L#{run.next_seq:08d}", f"the log of {run.id} has {sk} where {run.next_seq} belongs")
@@ -183,10 +248,13 @@ class Invariants:
             if isinstance(data, dict) and ("n" in data or "events" in data):
                 run.numbers = [one["data"]["n"] for one in data["events"]] if "events" in data else [data["n"]]
             run.is_child = "lane" in body
+            if "fork" in body:
+                self._forked(run, body)
         if kind in ENDS:
             run.ended, run.ended_at = ENDS[kind], self.world.ticks
             for live in self.live.values():
                 live.discard(run.id)
+            self.has_ended(run)
         elif "s" in body:
             self._step(run, body, value)
 
@@ -223,6 +291,9 @@ class Invariants:
             self.hold(7, most <= flow.most(window_ms), f"{most} runs of {workflow} were begun in {window_ms} ms")
 
     def _lane(self, run: Run, sk: str, body: dict[str, Any], value: str | None) -> None:
+        if run.fork and self.function.invocation() is None and body["k"] in OUTCOMES:
+            self._copied(run, body)  # the same fork, asked for twice at once
+            return
         if "#" not in sk[2:]:  # a result; what is kept of an attempt that failed is only its trace
             late = run.ended == "cancelled" and body["k"] != "closed"
             self.hold(9, not late, f"{sk} was put after {run.id} was cancelled")
@@ -273,10 +344,8 @@ class Invariants:
         performed = self.witness.by_step.get((run.id, step), [])
         self.hold(4, performed, f"step {step} of {run.id} is done, and was never performed")
         if "blob" in body:
-            digest = body["blob"][7:]
-            content = next((kept for path, kept in self.cloud.objects.items() if path.endswith(digest)), None)
-            self.hold(12, content is not None, f"the value of {step} of {run.id} is not in the bucket")
-            value = (content or b"null").decode()
+            value = self._object(body["blob"])
+            self.hold(12, value is not None, f"the value of {step} of {run.id} is not in the bucket")
         made = json.loads(unsealed(value or "null"))
         by: Performance = performed[made["by"] - 1]
         self.hold(4, by.attempt == body["a"], f"{step} of {run.id}: attempt {body['a']} has the value of {by.attempt}")
@@ -407,7 +476,7 @@ class Invariants:
                 self.hold(18, asked == len(performed) if calm else asked >= len(performed), what)
         # the end of a sleep or of a wait is no performance
         won = sum(
-            body["k"] == "done" and body["a"] > 0 and step not in run.places and not step.endswith(SENT)
+            body["k"] == "done" and body["a"] > 0 and step not in (*run.places, *run.copied) and not step.endswith(SENT)
             for run in self.runs.values()
             for step, body in run.outcomes.items()
         )
@@ -422,4 +491,4 @@ class Invariants:
         self.hold(12, len(orphans) <= max(lost, 0), what)
 
 
-__all__ = ["NAMES", "OPEN", "Broken", "Invariants", "Run"]
+__all__ = ["NAMES", "Broken", "Invariants", "Run"]

@@ -15,9 +15,11 @@ from typing import Any
 
 from onward import App, CurrentRun, Event, StepCall
 from onward.core.codec import decode
+from onward.core.errors import Unavailable
 from onward.core.ids import run_id
+from onward.core.log import partition_of
 from onward.core.waits import EVENT, event_digest, event_partition
-from onward.engine import control, fanout
+from onward.engine import control, fanout, forks
 from onward.engine.ledger import HORIZON_MS, Ledger
 from onward.engine.views import run_view
 from tests.sealed import Sealed
@@ -26,7 +28,7 @@ from .chance import Chance
 from .cloud import Cloud
 from .flows import STOP, Stopped
 from .function import Function, Sandbox, Settings, in_virtual_time
-from .invariants import REACH_MS, Broken, Invariants
+from .invariants import REACH_MS, Broken, Invariants, Run
 from .programs import Author, Program, fits
 from .table import Table
 from .witness import Witness
@@ -85,6 +87,7 @@ class Setting:
             horizon_ms=self.horizon_ms,
         )
         self.sealed = draw.choice((False, False, True))  # values go through middleware
+        self.forks = draw.choice((0, 0, 1, 2))  # of each run, and of forks again
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in vars(self).items() if name != "settings")
@@ -167,10 +170,12 @@ class Story:
         self.function = Function(world, chance, self.cloud, apps, setting.settings, self._note)
         self.invariants = Invariants(world, self.cloud, self.function, self.witness, setting.horizon_ms)
         self.invariants.flows = {name: program.flow for name, program in self.programs.items() if program.flow}
-        self.started: dict[str, str] = {}  # run -> program
         self.events: dict[str, str] = {}  # event -> program
         self.sent: dict[str, tuple[str, str]] = {}  # event -> the run and the wait for which it was sent
         self.cancelled: set[str] = set()  # runs of which it was said that they are
+        self.forking: set[str] = set()  # runs that are to be forked
+        self.forked: dict[str, str] = {}  # fork -> parent
+        self.invariants.has_ended = self._ended
 
     def _app(self, version: int) -> App:
         app = App("simulated", middleware=[Around(self.chance, self.witness)] if self.setting.sealed else ())
@@ -188,7 +193,7 @@ class Story:
         """Let it all happen; raises `Broken` where an invariant is, or `AssertionError` where the model is."""
         with small_plans() if self.setting.small_plans else contextlib.nullcontext(), in_virtual_time(self.function):
             self._begin()
-            self.world.run(lambda: bool(self.started) and self._all_ended(), self.world.now_ms + CHAOS_MS)
+            self.world.run(lambda: bool(self.events) and self._all_ended(), self.world.now_ms + CHAOS_MS)
             self.chance.calm = True
             self.world.run(self._all_ended, self._bound_ms())
             self.world.run(self._all_quiet, self.world.now_ms + QUIET_MS)
@@ -209,7 +214,6 @@ class Story:
                     "detail": {"n": number},
                 }  # fmt: skip
                 run = run_id(name, event_id)
-                self.started[run] = name
                 self.events[event_id] = name
                 when_ms = world.now_ms + chance.between("arrival", 0, 90_000)
                 for _ in range(2 if chance.strikes("twice") else 1):
@@ -246,8 +250,53 @@ class Story:
 
         self.world.begin(f"cancel {run}", work)
 
+    def _ended(self, run: Run) -> None:
+        """A run has ended: perhaps somebody will do it again."""
+        line, at = 0, run.id
+        while at in self.forked:
+            line, at = line + 1, self.forked[at]
+        if run.workflow not in self.programs or line >= self.setting.forks:
+            return
+        draw = random.Random(f"{self.seed}/fork/{run.id}")
+        self.forking.add(run.id)
+        self.world.after(draw.choice((0, 50, 2_000, 60_000)), lambda: self._fork(run, draw))
+
+    def _fork(self, run: Run, draw: random.Random) -> None:
+        """Somebody does a run again from outside, from a step or as a retry, until it is said to have worked; and
+        perhaps asks again."""
+        step = draw.choice([None, *sorted(run.outcomes)])
+        retries = run.ended == "failed" and draw.choice((True, False))
+        times = draw.choice((1, 1, 2)) if self.chance.rates else 1  # as an event that is delivered twice
+
+        def work() -> None:
+            engine = Sandbox(self.function, self.function.apps[-1]).door.engine
+            for _ in range(times):
+                before = self._log_of(run.id)
+                fork = forks.retry(engine, run.id) if retries else forks.fork(engine, run.id, step)
+                assert self._log_of(run.id) == before, f"the fork {fork} has altered {run.id}"
+                self.forked[fork] = run.id
+                self.forking.discard(run.id)
+
+        def done(error: BaseException | None) -> None:
+            if run.id in self.forking:
+                self.lines.append(f"{self.world.now_ms / 1000 % 1_000_000:.3f} FORK of {run.id} broke off: {error!r}")
+                assert isinstance(error, Killed | Unavailable), error
+                self.world.after(5_000, lambda: self.world.begin(f"fork {run.id}", work, done))
+
+        self.world.begin(f"fork {run.id}", work, done)
+
+    def _log_of(self, run: str) -> dict[Any, Any]:
+        """The head and the log of a run, as they stand in the table."""
+        return {
+            key: dict(item)
+            for key, item in self.cloud.table.items.items()
+            if key[0] == partition_of(run) and key[1][0] in "HL"
+        }
+
     def _all_ended(self) -> bool:
-        return all(self._came_to(event) for event in self.events) and self.invariants.all_ended()
+        accepted = all(self._came_to(event) for event in self.events)
+        forked = not self.forking and all(fork in self.invariants.runs for fork in self.forked)
+        return accepted and forked and self.invariants.all_ended()
 
     def _came_to(self, event: str) -> dict[str, Any] | None:
         """What is on record with an event, once it was taken in."""
@@ -265,6 +314,7 @@ class Story:
         for program in self.programs.values():
             one = _sleeps(program.nodes) * 1000
             longest += MANY_EVENTS * (one + self.setting.horizon_ms + FLOW_MS) if program.flow else one
+        longest *= 1 + self.setting.forks
         latest = max([self.world.now_ms, *waits_ms, *self.invariants.held.values()])
         return latest + longest + BOUND_HORIZONS * self.setting.horizon_ms + MINUTE_MS * 60
 
@@ -276,6 +326,8 @@ class Story:
         for run, name in self._runs():
             view = run_view(ledger, run)
             states, expected = self.programs[name].expected(self.setting.versions)
+            if run in self.forked and not isinstance(self.programs[name].flow, Stopped):
+                states = states - {"cancelled"}
             if run in self.cancelled:
                 states = {"cancelled"}
             assert view["status"] in states, f"{name} {run} is {view['status']}, not {states}: {view['error']}"
@@ -284,11 +336,14 @@ class Story:
                 assert fits(expected, result), f"{name} {run} came to {result}, not {expected}"
                 for do in self.programs[name].steps():
                     shown = do.name if do.ordinal == 1 else f"{do.name} ({do.ordinal})"
+                    if shown in self.invariants.runs[run].copied:
+                        continue
                     times = len(self.witness.by_step.get((run, shown), []))
                     assert times > (0 if do.once else do.fails) or do.once, (
                         f"{name} {run}: {shown} happened {times} times"
                     )
-                self._brought(run, self.programs[name])
+                if run not in self.forked:
+                    self._brought(run, self.programs[name])
             if view["status"] in ("failed", "cancelled"):
                 option = "on_failure" if view["status"] == "failed" else "on_cancel"
                 after = run_id(f"{name}.{option}", f"{run}.{view['status']}")
@@ -304,6 +359,8 @@ class Story:
         runs = dict(self._runs())
         in_runs: dict[str, Counter[int]] = {name: Counter() for name in self.programs}
         for run, name in runs.items():
+            if run in self.forked:
+                continue
             in_runs[name].update(self.invariants.runs[run].numbers)
         for event, name in self.events.items():
             came = self._came_to(event)
@@ -361,6 +418,7 @@ class Story:
                 "requests": self.cloud.requests,
                 "ticks": self.world.ticks,
                 "performances": len(self.witness.performances),
+                "forks": len(self.forked),
                 "events brought to waits": sum(len(run.received) for run in self.invariants.runs.values()),
                 "invariants checked": self.invariants.checks.total(),
             }

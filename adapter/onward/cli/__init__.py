@@ -54,6 +54,34 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--app", metavar="TARGET", help="the app (default: the one that the store was last used with)")
     resume.set_defaults(command=runs.resume)
 
+    retry = commands.add_parser(
+        "retry",
+        help="do a run that failed again from the step that failed it, as a new run",
+        description="Do a run that failed again from the step that failed it. That is a new run: it reuses what the "
+        "steps before have returned, and the run that failed stays as it is. The same command again is the same run.",
+    )
+    rerun = commands.add_parser(
+        "rerun",
+        help="do a run that has ended again, from any step, as a new run",
+        description="Do a run that has ended again from a step, or from its start. That is a new run: it reuses what "
+        "the steps before have returned, and the old one stays as it is. The same command again is the same run.",
+    )
+    rerun.add_argument(
+        "--from", dest="step", metavar="STEP", help='the step: "name", or "name (2)" for the second of that name'
+    )
+    rerun.add_argument("--data", metavar="JSON", help="other data of the event, as JSON or @FILE")
+    rerun.add_argument(
+        "--input",
+        metavar="JSON",
+        help="what the step is called with instead: a list of arguments, or an object of keyword arguments; or @FILE",
+    )
+    for command in (retry, rerun):
+        command.add_argument("run", metavar="RUN", help="the id of the run")
+        command.add_argument("--app", metavar="TARGET", help="the app (default: the one last used with the store)")
+        command.add_argument("--request", metavar="ID", default="", help="another ID makes another run of the same")
+    retry.set_defaults(command=runs.retry)
+    rerun.set_defaults(command=runs.rerun)
+
     check = commands.add_parser(
         "check",
         help="replay the unfinished runs of a store against the code that is about to be deployed",
@@ -88,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
         command.add_argument("--debug", action="store_true", help="show tracebacks")
 
-    for command in (run, resume):
+    for command in (run, resume, retry, rerun):
         command.add_argument("--store", metavar="FILE", default=DEFAULT_STORE, help="the store (default: %(default)s)")
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
         command.add_argument("--fill", action="store_true", help="perform steps one after the other in one invocation")

@@ -1,4 +1,4 @@
-"""`onward run` and `onward resume`: do runs to their end in this process, and show how they go."""
+"""`onward run`, `resume`, `retry` and `rerun`: do runs to their end in this process, and show how they go."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from ..app import App
 from ..core.errors import (
@@ -63,24 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with unfinished runs of a store."""
-    from pathlib import Path
-
-    if not Path(options.store).exists():
-        raise UnknownRun(f"there is no store {options.store!r}: name the file with --store")
-    named = options.app
-    if named is None:
-        peek = _open(App("peek"), options)
-        try:
-            found = peek.store.get([_TARGET_KEY])[0]
-        finally:
-            peek.close()
-        if found is None:
-            raise InvalidOption(
-                f"the store {options.store!r} was never used with an app: name it with --app module:variable"
-            )
-        named = json.loads(found.body)["target"]
-    app, _ = target.load(named)
-    local = _open(app, options)
+    app, local = _open_again(options)
     try:
         if options.run is None:
             runs = local.unfinished()
@@ -98,6 +83,65 @@ def resume(options: argparse.Namespace) -> int:
         return code if len(readable) == len(runs) else 1
     finally:
         local.close()
+
+
+def retry(options: argparse.Namespace) -> int:
+    """Do a run that failed again, from the step that failed it, as a new run."""
+    from ..engine import forks
+
+    return _fork(options, lambda local: forks.retry(local.engine, options.run, request=options.request))
+
+
+def rerun(options: argparse.Namespace) -> int:
+    """Do a run that has ended again, from a step or from its start, as a new run."""
+    from ..engine import forks
+
+    changed: dict[str, Any] = {}
+    if options.data is not None:
+        changed["data"] = target.json_of("--data", options.data)
+    if options.input is not None:
+        given = target.json_of("--input", options.input)
+        if not isinstance(given, list | dict):
+            raise InvalidOption("--input takes a JSON list (the step's arguments) or an object (its keyword arguments)")
+        changed["args" if isinstance(given, list) else "kwargs"] = given
+    return _fork(
+        options,
+        lambda local: forks.fork(local.engine, options.run, options.step, request=options.request, **changed),
+    )
+
+
+def _fork(options: argparse.Namespace, make: Callable[[Local], str]) -> int:
+    """Make a fork, and do it to its end; the exit code."""
+    app, local = _open_again(options)
+    try:
+        app[run_view(local.engine.ledger, options.run)["workflow"]]
+        run = make(local)
+        local.resume_each([run])
+        return _finish(local, [run], options)
+    finally:
+        local.close()
+
+
+def _open_again(options: argparse.Namespace) -> tuple[App, Local]:
+    """A store that is there, with the app that is named or that it was last used with."""
+    from pathlib import Path
+
+    if not Path(options.store).exists():
+        raise UnknownRun(f"there is no store {options.store!r}: name the file with --store")
+    named = options.app
+    if named is None:
+        peek = _open(App("peek"), options)
+        try:
+            found = peek.store.get([_TARGET_KEY])[0]
+        finally:
+            peek.close()
+        if found is None:
+            raise InvalidOption(
+                f"the store {options.store!r} was never used with an app: name it with --app module:variable"
+            )
+        named = json.loads(found.body)["target"]
+    app, _ = target.load(named)
+    return app, _open(app, options)
 
 
 def _readable(local: Local, runs: list[str]) -> list[str]:

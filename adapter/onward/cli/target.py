@@ -46,7 +46,11 @@ def event_data(text: str | None, module: ModuleType, event: str) -> Any:
     if text is None:
         sample = getattr(module, "sample_data", None)
         return sample(event) if callable(sample) else {}
-    origin = "--data"
+    return json_of("--data", text)
+
+
+def json_of(origin: str, text: str) -> Any:
+    """The value of an option that takes JSON text or @FILE."""
     if text.startswith("@"):
         origin = text[1:]
         try:

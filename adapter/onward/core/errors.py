@@ -45,6 +45,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from .values import Key
+
 MAX_MESSAGE_CHARS = 2_000
 MAX_TRACEBACK_CHARS = 8_000
 MAX_RETRY_AFTER_S = 366 * 24 * 3600
@@ -145,6 +147,7 @@ class StepError(StepFailure):
         self.type = type
         self.message = message
         self.traceback = traceback
+        self._key: Key | None = None  # the step's, where the engine raised it
         times = "once" if attempts == 1 else f"{attempts} times"
         super().__init__(f"step {step!r} failed for good after it was performed {times}: {type}: {message}")
 

@@ -32,6 +32,13 @@ def run_id(workflow: str, event_id: str) -> str:
     return _digest(24, "run", workflow, event_id)
 
 
+def fork_id(parent: str, seq: int, step: Key | None, data: str | None, given: str | None, request: str) -> str:
+    """The run that comes of forking another at that record, from that step on, with this data and these arguments, as
+    JSON text (None: the parent's). Asked for again it is the same; another `request` makes another."""
+    name, ordinal = step or ("", 0)
+    return _digest(24, "fork", parent, str(seq), name, str(ordinal), data or "", given or "", request)
+
+
 def is_run_id(run: object) -> bool:
     """Whether this can be the id of a run: letters, digits and "-_." of ASCII. Nothing else that stands in a wake or is
     typed at a command becomes a key of the table."""

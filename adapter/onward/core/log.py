@@ -318,6 +318,17 @@ class Fold:
         return workflow
 
     @property
+    def born_ms(self) -> int:
+        """When the run was made, epoch milliseconds. `at` of a fork is when the first run of its line was."""
+        born_ms: int = self.body.get("fork", self.body)["at"]
+        return born_ms
+
+    @property
+    def stands_at_fork(self) -> bool:
+        """Whether this is a fork to which nothing has happened yet."""
+        return "fork" in self.body and self.next_seq - self.deaths == self.body["fork"]["seq"]
+
+    @property
     def steps(self) -> int:
         """How many steps the log has planned or finished: what the bound on steps counts."""
         return len(self.memo) + len(self.slept) + sum(move.count for move in self.plans.values())

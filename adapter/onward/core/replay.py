@@ -240,7 +240,9 @@ class Replay:
         """What the call of the step returns, or raises."""
         if isinstance(outcome, Broken):
             failure = outcome.failure
-            raise StepError(display(wanted.key), outcome.attempts, failure.type, failure.message, failure.traceback)
+            error = StepError(display(wanted.key), outcome.attempts, failure.type, failure.message, failure.traceback)
+            error._key = wanted.key
+            raise error
         slept = not isinstance(outcome, Done) or outcome.attempts == 0
         if slept and not wanted.is_sleep:
             raise self._leave_for(self._was_a_sleep(wanted))

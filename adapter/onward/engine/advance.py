@@ -25,6 +25,7 @@ from ..core.errors import (
     NotEncodable,
     OnwardError,
     RequestRefused,
+    StepError,
     Unavailable,
 )
 from ..core.ids import idempotency_key, plan_digest
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from ..app import Workflow
     from ..core.log import Done, Fold, Lane
     from ..core.replay import Wanted
-    from ..core.values import Event
+    from ..core.values import Event, Key
     from .engine import Engine, Wake
 
 _NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured, MiddlewareFailed)
@@ -253,6 +254,10 @@ class Invocation:
             from .waiting import sender
 
             wanted.fn = sender(self.engine, current.idempotency_key)
+        if "inputs" in fold.body:
+            from .forks import hand_over
+
+            hand_over(self.ledger, fold, wanted)
         hooks = None if self.engine.hooks is None else self.engine.hooks.around(current)
         self.replay.performing = wanted.key[0]
         try:
@@ -339,6 +344,8 @@ class Invocation:
                 encode(wanted.child.data, f"the data for workflow {wanted.child.workflow!r}")
         if sleeps:
             body["sleeps"] = sleeps
+            if dates := [str(n) for n, wanted in enumerate(fresh) if wanted.until_ms is not None]:
+                body["dates"] = dates
         if waits:
             body["waits"] = waits
             if len(waits) == len(fresh) and not self.fold.in_flight - len(self.seen):
@@ -381,7 +388,7 @@ class Invocation:
             failure = Failure(type(error).__name__, str(error), "")
         else:
             failure = describe(error, self.engine.clock.now_ms())
-        self.engine.fail(self.fold, failure, self._unwritten(), error)
+        self.engine.fail(self.fold, failure, self._unwritten(), error, failed_steps(error))
 
     def _unwritten(self) -> tuple[dict[str, Any], str | None] | None:
         """The record of what was observed, where the log does not have it yet."""
@@ -428,6 +435,25 @@ class Invocation:
             "step": display(wanted.key),
             "attempt": attempt,
         }
+
+
+def failed_steps(error: BaseException) -> list[Key]:
+    """The steps whose failures an error consists of, or that were being handled when it was raised."""
+    found: dict[Key, None] = {}
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, StepError) and one._key is not None:
+            found[one._key] = None
+        elif isinstance(one, BaseExceptionGroup):
+            left.extend(one.exceptions)
+        else:
+            left.append(one.__cause__ or (None if one.__suppress_context__ else one.__context__))
+    return list(found)
 
 
 def ends_ms(wanted: Wanted, now_ms: int) -> int:

@@ -5,6 +5,7 @@ A wake is a small JSON object that names a run and what to do:
     advance   perform or plan what stands at the end of the log, which is expected to have `seq` records
     step      perform attempt `attempt` of the step in flight at (`plan`, `index`)
     fan       send the wakes `step` of the steps `first` to `last` of a plan
+    fork      let a fork begin that has steps in flight, whose log is expected to have `seq` records
     collect   observe the results that steps in flight have left in their lanes
     fire      start the run of what was held back: a debounced event, or a batch
     cron      start a workflow because a time has come
@@ -25,11 +26,11 @@ from .ledger import HORIZON_MS, Ledger, Superseded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ..app import App, Workflow
-    from ..core.values import Failure
+    from ..core.values import Failure, Key
     from ..ports import Blobs, Clock, Store, Wakes
     from .middleware import Hooks
     from .notes import Note
@@ -188,13 +189,16 @@ class Engine:
         failure: Failure,
         before: tuple[dict[str, Any], str | None] | None = None,
         error: BaseException | None = None,
+        steps: Sequence[Key] = (),
     ) -> None:
-        """End a run as failed, and start what its workflow does on failure, in one transaction. `error`: what the
-        failure describes, where it was raised."""
+        """End a run as failed (by the failures of these steps), and start what its workflow does on failure, in one
+        transaction. `error`: what the failure describes, where it was raised."""
         from ..core import status
         from .ingest import failure_run
 
         body = {"k": status.RUN_FAILED, "e": failure.to_json(), "at": self.clock.now_ms()}
+        if steps:
+            body["steps"] = list(steps)
         after = failure_run(self, fold, failure)
         self.ledger.end(fold, [*([before] if before else []), (body, None)], after[1] if after else ())
         self.note(
@@ -224,6 +228,7 @@ _NUMBERS = {
     "advance": ("seq",),
     "step": ("plan", "index", "attempt"),
     "fan": ("plan", "first", "end"),
+    "fork": ("seq",),
     "collect": (),
     "recover": (),
     "expire": (),
@@ -267,6 +272,10 @@ def _verb(do: str) -> Any:
         from . import fanout
 
         return getattr(fanout, do)
+    if do == "fork":
+        from .forks import begin
+
+        return begin
     if do == "expire":
         from .gate import expire
 

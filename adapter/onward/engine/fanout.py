@@ -454,6 +454,8 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     before = engine.ledger.load(run)
     if before is None or before.ended is not None or engine.expired(before):
         return
+    if before.flight and not engine.may_go_on(before):  # a fork has steps in flight before it has begun
+        return
     for plan in before.flight:
         if before.plans[plan].wide:
             _mark_results(engine, before, before.plans[plan])

@@ -127,7 +127,12 @@ def _may_begin(engine: Engine, fold: Fold) -> bool:
 def _wait(engine: Engine, fold: Fold, until_ms: int | None) -> None:
     """Leave the run as it is, to be woken then."""
     engine.ledger.keep(fold)
-    engine.send({"do": "advance", "run": fold.run, "seq": fold.next_seq}, until_ms)
+    engine.send({"do": _verb(fold), "run": fold.run, "seq": fold.next_seq}, until_ms)
+
+
+def _verb(fold: Fold) -> str:
+    """What lets a run begin: a fork may have steps in flight."""
+    return "fork" if fold.flight and fold.stands_at_fork else "advance"
 
 
 def _pass(
@@ -280,8 +285,8 @@ def _queues(
     head: dict[str, Any],
 ) -> bool:
     """Put the run into the queue of its first limit, unless its head has changed."""
-    sort = f"{QUEUE}{_rank(engine, workflow, event):04d}#{fold.body['at']:014d}#{fold.run}"
-    told = {"run": fold.run, "workflow": workflow.name, "seq": fold.next_seq, "needs": needs}
+    sort = f"{QUEUE}{_rank(engine, workflow, event):04d}#{fold.born_ms:014d}#{fold.run}"
+    told = {"do": _verb(fold), "run": fold.run, "workflow": workflow.name, "seq": fold.next_seq, "needs": needs}
     standing = engine.ledger.head(fold)
     waiting = {**head, "queue": [needs[0][0], sort], "stalls": 0}
     moved = _item(engine, standing.partition, standing.sort, waiting, _due_ms(engine, fold))
@@ -388,7 +393,7 @@ def _hand_to(engine: Engine, state: _State, entry: Item) -> bool | None:
     given = _gives(engine, states, told["run"], head, [Drop(entry.partition, entry.sort, entry.token)]) is not None
     if given:
         engine.note("INFO", "run leaves the queue", run_id=told["run"], workflow=told["workflow"])
-        engine.send({"do": "advance", "run": told["run"], "seq": told["seq"]})
+        engine.send({"do": told["do"], "run": told["run"], "seq": told["seq"]})
     return given
 
 

@@ -76,8 +76,8 @@ class Ledger:
             items = self.store.read(partition, HEAD, LOG_END if upto is None else log_key(upto))
             if items and items[0].sort == HEAD:
                 fold.head = items.pop(0)
-            if not items:
-                return None
+            if not items or (fold.head is None and items[0].sort != log_key(0)):
+                return None  # or a fork is being copied, and is no run yet
         elif upto is not None and fold.next_seq > upto:
             items = []
         else:

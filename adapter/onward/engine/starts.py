@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..flow import Batch, CancelOn, Debounce, Flow
     from ..ports import Drop, Item, Swap
     from .engine import Engine, Wake
+    from .ledger import Ledger
 
     Writes = list[Put | Swap | Drop]
 
@@ -59,24 +60,33 @@ def start_of(engine: Engine, taken: Taken, workflow: Workflow, flow: Flow) -> St
 
 def _born(engine: Engine, taken: Taken, workflow: Workflow, flow: Flow) -> Start:
     """The start of a run, with the times that it is given, and the waits for what cancels it."""
-    also: dict[str, Any] = {}
-    if flow.start_timeout_ms is not None:
-        also["start_by"] = taken.arrived_ms + flow.delay_ms + flow.start_timeout_ms
-    if flow.finish_timeout_ms is not None:
-        also["finish_by"] = taken.arrived_ms + flow.delay_ms + flow.finish_timeout_ms
-    if ahead_ms := max(taken.event.at_ms - taken.arrived_ms, 0):
-        also.update({name: time_ms + ahead_ms for name, time_ms in also.items()})
-    cancels = [match for cancel in flow.cancel_on if (match := _cancelling(engine, taken.event, cancel))]
-    if cancels:
-        also["cancel_on"] = [[match.name, match.paths, match.values] for match in cancels]
+    also, cancels = bounds(engine, flow, taken.event, max(taken.event.at_ms, taken.arrived_ms) + flow.delay_ms)
     begun = born(engine, taken, workflow, flow.delay_ms, also)
     assert begun.run is not None
-    for match in cancels:
-        begun.writes.append(Put(item_of(engine.ledger, match.place, cancel_key(begun.run), {"cancels": begun.run})))
+    begun.writes += places_of_cancels(engine.ledger, begun.run, cancels)
     begun.wakes += [
         ({"do": "expire", "run": begun.run}, also[name] + 1) for name in ("start_by", "finish_by") if name in also
     ]
     return begun
+
+
+def bounds(engine: Engine, flow: Flow, event: Event, from_ms: int) -> tuple[dict[str, Any], list[Match]]:
+    """What the record `started` says of a run that may begin then: by when it must have begun and ended, and what
+    cancels it; and that as matches."""
+    told: dict[str, Any] = {}
+    if flow.start_timeout_ms is not None:
+        told["start_by"] = from_ms + flow.start_timeout_ms
+    if flow.finish_timeout_ms is not None:
+        told["finish_by"] = from_ms + flow.finish_timeout_ms
+    cancels = [match for cancel in flow.cancel_on if (match := _cancelling(engine, event, cancel))]
+    if cancels:
+        told["cancel_on"] = [[match.name, match.paths, match.values] for match in cancels]
+    return told, cancels
+
+
+def places_of_cancels(ledger: Ledger, run: str, cancels: list[Match]) -> list[Put]:
+    """The writes of what an event finds that cancels a run."""
+    return [Put(item_of(ledger, match.place, cancel_key(run), {"cancels": run})) for match in cancels]
 
 
 # ------------------------------------------------------------------------------------- whether it starts anything
@@ -280,7 +290,7 @@ def look_for_cancels(engine: Engine, runs: list[str]) -> None:
             continue
         engine.ledger.keep(fold)
         own = event_digest(fold.body["event"]["id"])
-        since_ms = fold.body["at"] - CLOCKS_DISAGREE_MS
+        since_ms = fold.born_ms - CLOCKS_DISAGREE_MS
         matches = [Match.of(*told) for told in fold.body.get("cancel_on", ())]
         if fold.ended is None and any(has_come(engine, match, since_ms, own) for match in matches):
             from . import control

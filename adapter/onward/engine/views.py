@@ -14,6 +14,7 @@ from ..core.log import (
     fields_of,
     head_of,
     lane_key,
+    log_key,
     partition_of,
     run_context,
     run_of,
@@ -40,7 +41,7 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
     partition = partition_of(run)
     items = ledger.store.read(partition, HEAD, LOG_END)
     head = head_of(items.pop(0)) if items and items[0].sort == HEAD else {}
-    if not items:
+    if not items or (not head and items[0].sort != log_key(0)):
         raise UnknownRun(f"there is no run {run!r} in this store")
     fold = Fold(run)
     steps: dict[Key, dict[str, Any]] = {}
@@ -71,7 +72,8 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
         "status": fold.status,
         "event": fold.body["event"],
         "parent": fold.body.get("parent"),
-        "started_ms": fold.body["at"],
+        "fork": fold.body.get("fork"),
+        "started_ms": fold.born_ms,
         "ended_ms": last.get("at"),
         "due_ms": None if fold.ended else head.get("due"),
         "deaths": fold.deaths,

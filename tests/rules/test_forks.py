@@ -5,13 +5,14 @@ import json
 
 import pytest
 
-from onward import App, StepError
-from onward.core.errors import InvalidOption, Unavailable, UnknownRun
+from onward import App, CancelOn, Concurrency, StepError, Throttle
+from onward.core.errors import InvalidOption, Unavailable, UnknownRun, UnknownWorkflow
 from onward.core.log import log_key, partition_of
 from onward.engine import control, forks
 from onward.ports import Put
 from onward.testing import Rehearsal
 from tests.rules.acting import ASYNC, STEADY, SYNC, both, records
+from tests.sealed import KEPT, Sealed
 
 
 class World:
@@ -467,3 +468,116 @@ def test_a_time_limit_that_was_open_beside_the_failed_step_has_as_much_left_as_i
         stage.clock.turn(stage.clock.now_ms() + 86_400_000)
         world.mended()
         assert redone(stage, forks.retry, parent["run_id"])["result"] == "slow"
+
+
+# ------------------------------------------------------------------------------------- options of the workflow
+def test_a_fork_takes_a_slot_before_what_it_has_in_flight_is_performed():
+    world = World("s1")
+
+    async def work(event, step):
+        await step.sleep("rest", 60)
+        found = await asyncio.gather(*[step.run(f"s{n}", world.do, f"s{n}", retries=0) for n in range(3)])
+        await step.sleep("rest", 60)
+        return found
+
+    with Rehearsal(ASYNC.app(work, concurrency=Concurrency(1))) as stage:
+        parents = [stage.send("go") for _ in range(3)]
+        assert [parent["status"] for parent in parents] == ["failed"] * 3
+        world.mended()
+        runs = [forks.retry(stage.engine, parent["run_id"]) for parent in parents]
+        stage.drain()
+        views = [stage.view(run) for run in runs]
+        assert [view["result"] for view in views] == [["s0", "s1", "s2"]] * 3
+        assert world.done == ["s1", "s2"] * 3, "what had failed or was not begun, and one fork after the other"
+        ends = sorted(view["ended_ms"] for view in views)
+        assert ends[1] - ends[0] >= 60_000 and ends[2] - ends[1] >= 60_000, "one at a time"
+
+
+def test_a_fork_waits_for_its_turn():
+    with Rehearsal(SYNC.app(lambda event, step: step.run("a", int), throttle=Throttle(1, period=60))) as stage:
+        parent = stage.send("go")
+        began_ms = stage.clock.now_ms()
+        runs = [forks.fork(stage.engine, parent["run_id"], "a", request=text) for text in "12"]
+        stage.drain()
+        ends = sorted(stage.view(run)["ended_ms"] - began_ms for run in runs)
+        assert ends == [60_000, 120_000]
+
+
+def test_a_fork_has_a_finish_timeout_of_its_own():
+    with Rehearsal(SYNC.app(lambda event, step: step.sleep("rest", 3600), finish_timeout=60)) as stage:
+        parent = stage.send("go")
+        assert parent["status"] == "failed"
+        stage.pass_time(100)
+        began_ms = stage.clock.now_ms()
+        run = redone(stage, forks.fork, parent["run_id"])
+        assert run["error"]["type"] == "FinishTimeout" and 60_000 <= run["ended_ms"] - began_ms < 61_000
+
+
+@pytest.mark.parametrize("step", [None, "b"])
+def test_a_start_timeout_is_for_a_fork_that_begins_at_its_start(step):
+    def work(event, step):
+        step.run("a", int)
+        step.run("b", int)
+        return step.sleep("rest", 600)
+
+    with Rehearsal(SYNC.app(work, concurrency=Concurrency(1), start_timeout=60)) as stage:
+        parent = stage.send("go")
+        runs = [forks.fork(stage.engine, parent["run_id"], step, request=text) for text in "12"]
+        stage.drain()
+        told = sorted(stage.view(run)["status"] for run in runs)
+        assert told == (["completed", "failed"] if step is None else ["completed", "completed"])
+
+
+def test_what_cancels_its_parent_cancels_a_fork_and_what_has_cancelled_it_does_not():
+    app = SYNC.app(
+        lambda event, step: step.sleep("rest", 3600), cancel_on=CancelOn("stop", match={"data.id": "data.id"})
+    )
+    with Rehearsal(app) as stage:
+        [parent] = stage.start("go", {"id": 1})
+        stage.start("stop", {"id": 1})
+        stage.drain()
+        assert stage.view(parent)["status"] == "cancelled"
+        stage.pass_time(60)
+        assert redone(stage, forks.fork, parent)["status"] == "completed"
+        run = forks.fork(stage.engine, parent, request="again", data={"id": 2})
+        stage.start("stop", {"id": 1})
+        stage.pass_time(60)
+        assert stage.view(run)["status"] == "sleeping", "its data is another"
+        stage.start("stop", {"id": 2})
+        stage.drain()
+        assert stage.view(run)["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_what_middleware_encodes_is_encoded_anew_for_a_fork(size):
+    world = World("c")
+
+    async def work(event, step):
+        found = [await step.run("a", world.do, "a", "x" * size)]
+        found += await asyncio.gather(*[step.run(name, world.do, name, name * size) for name in "bc"])
+        return [text[0] for text in found], event.data
+
+    app = App("sealed", middleware=[Sealed()])
+    app.workflow(on="go", retries=0)(work)
+    with Rehearsal(app) as stage:
+        parent = stage.send("go", "data")
+        world.mended()
+        run = redone(stage, forks.retry, parent["run_id"])
+        assert run["result"] == [["x", "b", "c"], "data"] and world.done == ["c"]
+        world.mended()
+        again = redone(stage, forks.fork, run["run_id"], "c", args=["c", "new"], data="other")
+        assert again["result"] == [["x", "b", "n"], "other"] and world.done == ["c"]
+        last = redone(stage, forks.fork, again["run_id"], "b")
+        assert last["result"] == [["x", "b", "n"], "other"], "a fork of a fork keeps the input of its step"
+        values = [
+            item.value for one in (run, again, last) for item in stage.store.read(f"run#{one['run_id']}", "A", "Z")
+        ]
+        assert all(value.startswith(KEPT) for value in values if value is not None)
+
+
+def test_a_fork_of_a_workflow_that_is_gone_says_so():
+    with Rehearsal(SYNC.app(lambda event, step: step.run("a", int))) as stage:
+        parent = stage.send("go")
+        stage.engine.app = App("without")
+        with pytest.raises(UnknownWorkflow):
+            forks.fork(stage.engine, parent["run_id"])

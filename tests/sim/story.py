@@ -15,7 +15,7 @@ from typing import Any
 
 from onward import App, CurrentRun, Event, StepCall
 from onward.core.codec import decode
-from onward.core.errors import Unavailable
+from onward.core.errors import MiddlewareFailed, Unavailable
 from onward.core.ids import run_id
 from onward.core.log import partition_of
 from onward.core.waits import EVENT, event_digest, event_partition
@@ -280,7 +280,7 @@ class Story:
         def done(error: BaseException | None) -> None:
             if run.id in self.forking:
                 self.lines.append(f"{self.world.now_ms / 1000 % 1_000_000:.3f} FORK of {run.id} broke off: {error!r}")
-                assert isinstance(error, Killed | Unavailable), error
+                assert isinstance(error, Killed | Unavailable | MiddlewareFailed), error
                 self.world.after(5_000, lambda: self.world.begin(f"fork {run.id}", work, done))
 
         self.world.begin(f"fork {run.id}", work, done)

@@ -555,7 +555,7 @@ def test_what_middleware_encodes_is_encoded_anew_for_a_fork(size):
     async def work(event, step):
         found = [await step.run("a", world.do, "a", "x" * size)]
         found += await asyncio.gather(*[step.run(name, world.do, name, name * size) for name in "bc"])
-        return [text[0] for text in found], event.data
+        return [[text[0] for text in found], event.data]
 
     app = App("sealed", middleware=[Sealed()])
     app.workflow(on="go", retries=0)(work)

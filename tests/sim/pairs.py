@@ -25,6 +25,8 @@ so `xdC2` says: the notice of a death, the step is done, the run completed; it w
 died. Beside others there stands first, in brackets, what its lane has, where `c` is closed: `[xd]pC2`. The same holds
 whether the workflow is sync or async, and whether the store is DynamoDB's or SQLite.
 
+A fork has no row: it is of a run that has ended, to which nothing happens any more, and the simulator forks the forks.
+
 The table has a row for each ordered pair: the one that is held, and the one that happens meanwhile. What it allows is
 all that may come of it, and each of it does, but for what is marked `?`: there it takes two wakes that come within the
 milliseconds that a step takes, which a store that is a little faster or slower decides.
@@ -37,7 +39,7 @@ from typing import NamedTuple
 COMPLETE, FAIL, TIME_OUT, DIE = "complete", "fail", "time out", "die"
 CANCEL, TIMER, REDELIVER, SWEEPS = "cancel", "timer", "redeliver", "sweep"
 ACTS = (COMPLETE, FAIL, TIME_OUT, DIE, CANCEL, TIMER, REDELIVER, SWEEPS)
-OPEN = ("event", "pause", "resume", "fork")  # do not exist yet; issue 4 brings them, and their rows
+OPEN = ("event", "pause", "resume")  # have no rows yet
 SEQUENCE, PARALLEL, WIDE = "sequence", "parallel", "wide"
 SHAPES = (SEQUENCE, PARALLEL, WIDE)
 LETTERS = {

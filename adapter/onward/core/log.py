@@ -134,14 +134,16 @@ def _whole(number: Any) -> int:
 
 # ------------------------------------------------------------------------------------------ what a step came to
 class Done:
-    """A step that succeeded. Its value is JSON text, or where that was too large the reference of a blob."""
+    """A step that succeeded, at that time. Its value is JSON text, or where that was too large the reference of a
+    blob."""
 
-    __slots__ = ("attempts", "blob", "text")
+    __slots__ = ("at_ms", "attempts", "blob", "text")
 
-    def __init__(self, text: str | None, blob: str | None, attempts: int) -> None:
+    def __init__(self, text: str | None, blob: str | None, attempts: int, at_ms: int) -> None:
         self.text = text
         self.blob = blob
         self.attempts = attempts
+        self.at_ms = at_ms
 
 
 class Broken:
@@ -157,7 +159,7 @@ class Broken:
 def outcome_of(body: dict[str, Any], value: str | None) -> Done | Broken:
     """The outcome that a record `done` or `broken` holds, in the log or in a lane."""
     if body["k"] == status.DONE:
-        return Done(value, body.get("blob"), _whole(body["a"]))
+        return Done(value, body.get("blob"), _whole(body["a"]), _whole(body["at"]))
     return Broken(Failure.from_json(body["e"]), _whole(body["a"]))
 
 
@@ -218,6 +220,7 @@ class Fold:
         "resting",
         "results",
         "run",
+        "salt",
         "size_bytes",
         "slept",
         "status",
@@ -233,6 +236,7 @@ class Fold:
         self.head: Item | None = None  # as last read; the log is the truth
         self.body: dict[str, Any] = {}  # the record `started`
         self.value: str | None = None  # its event's data
+        self.salt = ""  # the write token of that record: chance that nobody outside of the table knows
         self.memo: dict[Key, Done | Broken] = {}  # of steps in sequence
         self.trouble: dict[Key, Trouble] = {}
         self.slept: dict[Key, int] = {}  # sleeps in sequence, with the time when they end
@@ -273,6 +277,8 @@ class Fold:
             self.deaths = 0
             self.resting = None
         self.last_invocation = body.get("i")
+        if seq == 0:
+            self.salt = item.token
         _APPLY[kind](self, body, item.value)
         if body.get("left"):
             self.flight.clear()

@@ -31,6 +31,8 @@ MAX_PATH_CHARS = 256
 MAX_VALUE_CHARS = 1_000
 MAX_EVENTS = 10  # that one wait may be for
 ROOTS = ("data", "id")
+RESERVED = "onward/"  # begins the names of the engine's own events
+CALLBACK, BEAT = "onward/callback", "onward/beat"
 
 EVENT = "E"  # the item of an event, in its partition
 SHAPES, WAITS, ENDS = "S#", "W#", "X"
@@ -38,12 +40,14 @@ SHAPES, WAITS, ENDS = "S#", "W#", "X"
 
 
 class Match:
-    """An event that is waited for: its `name`, and the JSON text that must stand at each of its `paths`."""
+    """An event that is waited for: its `name`, and the JSON text that must stand at each of its `paths`. `since_ms`:
+    who looks back looks no further, whatever the wait says."""
 
-    __slots__ = ("name", "paths", "values")
+    __slots__ = ("name", "paths", "since_ms", "values")
 
-    def __init__(self, name: str, wanted: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, wanted: Mapping[str, Any], since_ms: int = 0) -> None:
         self.name = name
+        self.since_ms = since_ms
         self.paths = sorted(wanted)
         self.values = [canonical(wanted[path]) for path in self.paths]
 
@@ -56,15 +60,19 @@ class Match:
         return values_of(event, self.paths) == self.values
 
     def __str__(self) -> str:
+        if self.name.startswith(RESERVED):
+            return repr(self.name)  # and not the token: whoever may look at a run may not answer for it
         wanted = ", ".join(f"{path} = {value}" for path, value in zip(self.paths, self.values, strict=True))
         return f"{self.name!r}" + (f" with {wanted}" if wanted else "")
 
 
 class Wait:
     """What a step waits for: the first event that fits one of `matches` and of which `where` says yes; for
-    `timeout_ms`. Events count that arrived at `since_ms` or later (None: since the run was started)."""
+    `timeout_ms`, and not beyond `until_ms`. Events count that arrived at `since_ms` or later (None: since the run was
+    started). `closes`: the id of an event that must not have come when the wait ends with nothing, and that comes too
+    late from then on."""
 
-    __slots__ = ("matches", "since_ms", "timeout_ms", "where")
+    __slots__ = ("closes", "matches", "since_ms", "timeout_ms", "until_ms", "where")
 
     def __init__(
         self,
@@ -72,11 +80,20 @@ class Wait:
         timeout_ms: int,
         since_ms: int | None = None,
         where: Callable[[Event], Any] | None = None,
+        until_ms: int | None = None,
+        closes: str | None = None,
     ) -> None:
         self.matches = matches
         self.timeout_ms = timeout_ms
         self.since_ms = since_ms
         self.where = where
+        self.until_ms = until_ms
+        self.closes = closes
+
+    def ends_ms(self, now_ms: int) -> int:
+        """When a wait that begins now is over."""
+        ends_ms = now_ms + self.timeout_ms
+        return ends_ms if self.until_ms is None else min(ends_ms, self.until_ms)
 
 
 class Child:
@@ -88,6 +105,9 @@ class Child:
         self.workflow = workflow
         self.data = data
         self.timeout_ms = timeout_ms
+
+    def ends_ms(self, now_ms: int) -> int:
+        return now_ms + self.timeout_ms
 
 
 def matches_of(events: Mapping[str, Mapping[str, Any] | None]) -> list[Match]:

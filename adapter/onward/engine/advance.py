@@ -163,7 +163,7 @@ class Invocation:
                 f"workflow {self.workflow.name!r} called more than {self.workflow.max_steps:,} steps in one run: "
                 f"raise max_steps=, or give each step more to do"
             )
-        if len(fresh) == 1 and not flight and fresh[0].stands_ms is None:
+        if len(fresh) == 1 and not flight and fresh[0].stands_for is None:
             self._alone(fresh[0])
             return
         if self.fold.in_flight - len(self.seen) + len(fresh) > MAX_IN_FLIGHT:
@@ -318,7 +318,7 @@ class Invocation:
             "digest": plan_digest(wanted.key for wanted in fresh),
             "names": [wanted.key for wanted in fresh[:NAMES_IN_PLAN]],
         }
-        waits = {str(n): now_ms + wanted.stands_ms for n, wanted in enumerate(fresh) if wanted.stands_ms is not None}
+        waits = {str(n): wanted.stands_for.ends_ms(now_ms) for n, wanted in enumerate(fresh) if wanted.stands_for}
         for wanted in fresh:
             if wanted.child is not None:
                 self.engine.app[wanted.child.workflow]  # raises here what cannot be begun, before it is planned

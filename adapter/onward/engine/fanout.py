@@ -197,7 +197,7 @@ class LaneInvocation(Invocation):
         raise Leave  # not awaited any more, as by a task that was cancelled
 
     def _perform(self, wanted: Wanted) -> None:
-        if wanted.stands_ms is not None:
+        if wanted.stands_for is not None:
             self._stand(wanted, self.move.waits[self.lane[1]])
             return
         now_ms = self.engine.clock.now_ms()
@@ -222,13 +222,17 @@ class LaneInvocation(Invocation):
             raise Leave
         self._settle(body, value)
 
-    def _settle(self, body: dict[str, Any], value: str | None, also: Sequence[Drop] = ()) -> None:
-        """Put the result where none is; the first one counts."""
+    def _settle(self, body: dict[str, Any], value: str | None, also: Sequence[Put | Drop] = ()) -> Item | None:
+        """Put the result where none is; the first one counts. Where none is and the first of `also` finds its place
+        taken, nothing is written: then this returns what stands there."""
         item = self.ledger.item(self.fold.run, lane_key(self.lane), body, value)
         refused = self.ledger.store.write([Put(item), *also])
         standing = item if refused is None else refused.standing[0]
-        assert standing is not None
+        if standing is None:
+            assert refused is not None
+            return refused.standing[1]
         self.settled(standing)
+        return None
 
     def _stand(self, wanted: Wanted, until_ms: int) -> None:
         """Begin to wait for what something outside brings; or say what came of it."""
@@ -245,9 +249,13 @@ class LaneInvocation(Invocation):
         if wanted.wait is None:
             self._settle(self._outcome(wanted, status.BROKEN, 1, e=waiting.too_late(wanted).to_json()), None)
             return
-        told, value = found or ({}, "null")
         places = waiting.places_of(self.fold.run, self.lane, wanted.wait)
-        self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
+        told, value = found or ({}, "null")
+        closing = [waiting.closed(self.ledger, wanted.wait.closes)] if found is None and wanted.wait.closes else []
+        came = self._settle(self._outcome(wanted, status.DONE, 1, **told), value, [*closing, *places])
+        if came is not None:  # what would have come too late was there before
+            told, value = waiting.result_of_kept(self.ledger, came)
+            self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
 
     def _worn_out(self, wanted: Wanted) -> dict[str, Any] | None:
         """The final record of a step whose attempts were used up by dying, or that had begun and may run only once."""

@@ -6,6 +6,7 @@ from ..core.codec import decode, encode
 from ..core.errors import InvalidEvent, Misconfigured, RequestRefused, Unavailable, UnknownWorkflow
 from ..core.ids import run_id
 from ..core.values import MAX_NAME_CHARS, Event
+from ..core.waits import RESERVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,11 +50,17 @@ def start(engine: Engine, workflow: str, event: Event) -> str:
 
 
 def check_event(event: Event) -> None:
-    """Raises `InvalidEvent` for an event whose name or id cannot be kept."""
+    """Raises `InvalidEvent` for an event whose name or id cannot be kept, or is the engine's own: nobody outside
+    completes a callback by an event that looks like the one that completes it."""
     for what, text in (("name", event.name), ("id", event.id)):
         if not isinstance(text, str) or not 1 <= len(text) <= MAX_NAME_CHARS:
             raise InvalidEvent(
                 f"the {what} of an event is a string of 1 to {MAX_NAME_CHARS} characters, not {text!r:.80}"
+            )
+        if text.startswith(RESERVED):
+            raise InvalidEvent(
+                f"the {what} of an event begins with {RESERVED!r} ({text!r:.80}): those are Onward's own; "
+                f"choose another (a callback is completed by `onward complete TOKEN`)"
             )
 
 

@@ -82,6 +82,17 @@ def kept_event(ledger: Ledger, item: Item) -> tuple[Event, int]:
         raise unreadable(item.partition, item.sort, error) from error
 
 
+def closed(ledger: Ledger, event_id: str) -> Put:
+    """What stands in the place of an event that comes too late: it is neither kept nor brought to anybody."""
+    now_ms = ledger.clock.now_ms()
+    body = {"name": "", "id": event_id, "at": now_ms, "arrived": now_ms, "runs": [], "closed": True}
+    return Put(_item(ledger, event_partition(event_digest(event_id)), EVENT, body))
+
+
+def is_closed(item: Item) -> bool:
+    return fields_of(item).get("closed") is True
+
+
 def _item(ledger: Ledger, partition: str, sort: str, body: dict[str, Any], value: str | None = None) -> Item:
     text = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
     return Item(partition, sort, ledger.clock.token(), text, value)
@@ -199,9 +210,9 @@ def places_of(run: str, lane: Lane, wait: Wait) -> list[Drop]:
 def look_back(engine: Engine, fold: Fold, wait: Wait, until_ms: int) -> tuple[dict[str, Any], str] | None:
     """The first event for this wait that came before it, or that nobody brought: what the record of it says, and its
     value."""
-    since_ms = _since_ms(fold, wait)
     found: list[tuple[int, str, Event]] = []
     for match in wait.matches:
+        since_ms = max(_since_ms(fold, wait), match.since_ms - CLOCKS_DISAGREE_MS)
         places = [(match.place, until_ms)]
         if match.paths and (unsure_ms := _unsure_until_ms(engine, match)) > since_ms:
             places.append((place_of(match.name), min(unsure_ms, until_ms)))
@@ -213,10 +224,10 @@ def look_back(engine: Engine, fold: Fold, wait: Wait, until_ms: int) -> tuple[di
                     break
     if not found:
         return None
-    _, digest, event = min(found, key=lambda entry: entry[:2])
+    _, digest, _ = min(found, key=lambda entry: entry[:2])
     item = engine.store.get([(event_partition(digest), EVENT)])[0]
     assert item is not None
-    return result_of(engine.ledger, event, engine.ledger.text(item.value, fields_of(item).get("blob")))
+    return result_of_kept(engine.ledger, item)
 
 
 def result_of(ledger: Ledger, event: Event, text: str) -> tuple[dict[str, Any], str]:
@@ -225,6 +236,11 @@ def result_of(ledger: Ledger, event: Event, text: str) -> tuple[dict[str, Any], 
     value, blob = ledger.spill(f'{named[:-1]},"data":{text}}}')
     told: dict[str, Any] = {"event": event_digest(event.id), **({"blob": blob} if blob else {})}
     return told, value  # type: ignore[return-value]
+
+
+def result_of_kept(ledger: Ledger, item: Item) -> tuple[dict[str, Any], str]:
+    event, _ = kept_event(ledger, item)
+    return result_of(ledger, event, ledger.text(item.value, fields_of(item).get("blob")))
 
 
 def _since_ms(fold: Fold, wait: Wait) -> int:

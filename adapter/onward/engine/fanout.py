@@ -25,7 +25,7 @@ So a thousand steps that are awaited together cost a thousand results, marks and
 from __future__ import annotations
 
 from ..core import status
-from ..core.errors import Leave
+from ..core.errors import Leave, WriteRefused
 from ..core.log import (
     HEAD,
     MAX_KEY_DIGITS,
@@ -216,20 +216,28 @@ class LaneInvocation(Invocation):
             ):
                 raise Leave
             body, value = self.attempt(wanted, self.number)
+            if self.writes:
+                self._transact(wanted, body, value)
+                return
         if body["k"] == status.RETRYING:
             if self._put(attempt_key(self.lane, self.number), body):
                 self.sends.append((_step_wake(self.fold.run, self.lane, self.number + 1), body["until"]))
             raise Leave
         self._settle(body, value)
 
-    def _settle(self, body: dict[str, Any], value: str | None, also: Sequence[Put | Drop] = ()) -> Item | None:
-        """Put the result where none is; the first one counts. Where none is and the first of `also` finds its place
-        taken, nothing is written: then this returns what stands there."""
+    def _settle(
+        self, body: dict[str, Any], value: str | None, also: Sequence[Put | Drop] = (), own: Sequence[Any] = ()
+    ) -> Item | None:
+        """Put the result where none is, together with writes of the user's `own`; the first one counts. Where none is
+        and the first of `also` finds its place taken, nothing is written: then this returns what stands there. Raises
+        `WriteRefused`."""
         item = self.ledger.item(self.fold.run, lane_key(self.lane), body, value)
-        refused = self.ledger.store.write([Put(item), *also])
+        refused = self.ledger.store.write([Put(item), *also], own)
         standing = item if refused is None else refused.standing[0]
         if standing is None:
             assert refused is not None
+            if refused.why:
+                raise WriteRefused(refused.why)
             return refused.standing[1]
         self.settled(standing)
         return None
@@ -256,6 +264,13 @@ class LaneInvocation(Invocation):
         if came is not None:  # what would have come too late was there before
             told, value = waiting.result_of_kept(self.ledger, came)
             self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
+
+    def _transact(self, wanted: Wanted, body: dict[str, Any], value: str | None) -> None:
+        """Put the result together with the user's own writes, or that they were refused."""
+        try:
+            self._settle(body, value, own=self.writes)
+        except WriteRefused as error:
+            self._settle(self.refused(wanted, self.number, error), None)
 
     def _worn_out(self, wanted: Wanted) -> dict[str, Any] | None:
         """The final record of a step whose attempts were used up by dying, or that had begun and may run only once."""

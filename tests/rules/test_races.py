@@ -164,7 +164,7 @@ def test_a_result_that_comes_after_a_cancel_finds_its_lane_closed():
         zombie = stage.new_engine()
         write = stage.store.write
 
-        def cancelled_before_the_write(writes):
+        def cancelled_before_the_write(writes, also=()):
             stage.store.write = write
             assert control.cancel(stage.new_engine(), run)
             return write(writes)

@@ -15,9 +15,9 @@ from typing import Any
 
 from onward import App
 from onward.core.codec import decode
-from onward.core.ids import run_id
+from onward.core.ids import callback_event, run_id
 from onward.core.waits import EVENT, event_digest, event_partition
-from onward.engine import control, fanout
+from onward.engine import callbacks, control, fanout
 from onward.engine.ledger import HORIZON_MS, Ledger
 from onward.engine.views import run_view
 
@@ -25,7 +25,7 @@ from .chance import Chance
 from .cloud import Cloud
 from .function import Function, Sandbox, Settings, in_virtual_time
 from .invariants import REACH_MS, Broken, Invariants
-from .programs import Author, Program, fits
+from .programs import Author, Callback, Program, fits
 from .table import Table
 from .witness import Witness
 from .world import Killed, World
@@ -117,6 +117,10 @@ class Story:
         self.started: dict[str, str] = {}  # run -> program
         self.sent: dict[str, tuple[str, str]] = {}  # event -> the run and the wait for which it was sent
         self.cancelled: set[str] = set()  # runs of which it was said that they are
+        self.tokens: dict[str, tuple[str, str]] = {}  # token -> the run and the callback that has handed it out
+        self.broken = ""  # what somebody was told that cannot be
+        self.accepted: set[str] = set()  # tokens of which somebody was told that the answer counts
+        self.witness.asked = self._asked
 
     def _app(self, version: int) -> App:
         app = App("simulated")
@@ -139,6 +143,7 @@ class Story:
             self.world.run(self._all_ended, self._bound_ms())
             self.world.run(self._all_quiet, self.world.now_ms + QUIET_MS)
             self.invariants.at_the_end()
+            self.invariants.hold(19, not self.broken, self.broken)
             self._outcomes()
             self._unswept()
         return self
@@ -188,6 +193,56 @@ class Story:
 
         self.world.begin(f"cancel {run}", work)
 
+    def _asked(self, token: str, node: Callback, run: str) -> None:
+        """Somebody has a token, and does with it what the program says."""
+        place = (run, node.name)
+        if token not in self.tokens:
+            assert place not in self.tokens.values(), f"{node} of {run} has two tokens"
+            self.tokens[token] = place
+            for after_ms, how in node.acts:
+                self.world.after(after_ms, lambda how=how: self._answer(token, how))
+
+    def _answer(self, token: str, how: str) -> None:
+        """Somebody answers from outside, until they are told what became of it."""
+        _, name = self.tokens[token]
+        engine = Sandbox(self.function, self.function.apps[0]).door.engine
+        acts = {
+            "complete": lambda: callbacks.complete(engine, token, [name]),
+            "fail": lambda: callbacks.fail(engine, token, "no", "Refused"),
+            "beat": lambda: callbacks.beat(engine, token),
+        }
+
+        def work() -> None:
+            for _ in range(5):
+                with contextlib.suppress(Exception):
+                    told = acts[how]()
+                    self.witness.counts[f"{how}: {told}"] += 1
+                    self._told(token, how, told)
+                    return
+                self.world.pause(5_000)
+
+        self.world.begin(f"{how} {token}", work)
+
+    def _told(self, token: str, how: str, told: str) -> None:
+        run, name = self.tokens[token]
+        seen = self.invariants.runs[run]
+        if how != "beat" and told == callbacks.ACCEPTED:
+            self.accepted.add(token)
+        if told == callbacks.TOO_LATE and not seen.ended:
+            over = any(body["k"] == "done" and "event" not in body for step, body in _waits_of(seen.outcomes, name))
+            if not over:
+                self.broken = f"{how} for {name} of {run} was told that it came too late, and it had not ended"
+
+    def _answered(self, run: str) -> None:
+        """What a run that completed has made of the answers that were accepted."""
+        for token, (whose, name) in self.tokens.items():
+            if whose == run:
+                digest = event_digest(callback_event(token))
+                outcomes = _waits_of(self.invariants.runs[run].outcomes, name)
+                brought = any(body.get("event") == digest for _, body in outcomes)
+                what = f"an answer for {name} of {run} was accepted, and nobody got it"
+                self.invariants.hold(19, brought or token not in self.accepted, what)
+
     def _all_ended(self) -> bool:
         runs = self.invariants.runs
         return all(run in runs for run in self.started) and self.invariants.all_ended()
@@ -221,6 +276,7 @@ class Story:
                         f"{name} {run}: {shown} happened {times} times"
                     )
                 self._brought(run, self.programs[name])
+                self._answered(run)
             if view["status"] == "failed":
                 told = self.witness.by_step.get((run_id(f"{name}.on_failure", f"{run}.failed"), "tell"))
                 assert told and told[0].given == run, f"nobody was told that {run} had failed"
@@ -270,6 +326,11 @@ class Story:
                 "invariants checked": self.invariants.checks.total(),
             }
         )
+
+
+def _waits_of(outcomes: dict[str, dict[str, Any]], name: str) -> list[tuple[str, dict[str, Any]]]:
+    """The waits of a callback, one for each heartbeat and the last."""
+    return [(step, body) for step, body in outcomes.items() if body["s"] == name]
 
 
 def _longest(nodes: Sequence[Any]) -> int:

@@ -602,3 +602,29 @@ def values_that_middleware_changes_and_encodes(effects):
         return [found, len(large), event.data]
 
     return sync(work, middleware=[Doubles(), Sealed()])
+
+
+@case("StepTimeout", effects="ask a")
+def a_callback_that_nobody_answers(effects):
+    def work(event, step):
+        try:
+            return step.callback("approve", lambda token: effects.do("ask"), timeout=60, heartbeat=100)
+        except StepError as error:
+            return step.run("a", effects.do, "a", error.type)
+
+    return sync(work)
+
+
+@case([3, None], effects="look never")
+def conditions_that_hold_late_and_never(effects):
+    async def work(event, step):
+        def look():
+            effects.do("look")
+            return 3 if current_step().step == "look (3)" else None
+
+        return await asyncio.gather(
+            step.wait_until("look", look, every=30, backoff=2),
+            step.wait_until("never", effects.do, "never", every=30, timeout=40),
+        )
+
+    return sync(work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .core.errors import InvalidName, InvalidOption, UnknownWorkflow
 from .core.retry import Retry
-from .core.values import MAX_NAME_CHARS
+from .core.values import MAX_NAME_CHARS, OWN_EVENTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Handler = Callable[[Any, Any], Any]
 
 MAX_TRIGGERS = 10  # of one workflow
-OWN_EVENTS = "onward/"  # how the names of Onward's own events begin
 MAX_STEPS = 10_000  # of one run, unless the workflow says otherwise
 _CO_COROUTINE = 0x80  # the flag of a code object that `async def` made (inspect.CO_COROUTINE)
 
@@ -46,6 +45,8 @@ def check_triggers(on: object) -> tuple[Trigger, ...]:
 def _is_trigger(trigger: object) -> bool:
     if isinstance(trigger, str):
         check_name("on=", trigger)
+        if trigger.startswith(OWN_EVENTS):
+            raise InvalidOption(f"on= names {trigger!r:.80}: events that begin with {OWN_EVENTS!r} are Onward's own")
         return True
     from .triggers import Pattern, Schedule
 
@@ -130,10 +131,9 @@ class Workflow:
 
     def hears(self, event: Event) -> bool:
         """Whether the event starts it, unless `where` says no. Raises `InvalidEvent` where a pattern cannot tell."""
-        ours = event.name.startswith(OWN_EVENTS)  # "*" is for the user's events, and not for Onward's own
         for trigger in self.on:
             if isinstance(trigger, str):
-                if name_fits(trigger, event.name) and (not ours or trigger.startswith(OWN_EVENTS)):
+                if name_fits(trigger, event.name):
                     return True
             elif hasattr(trigger, "fits") and trigger.fits(event):
                 return True

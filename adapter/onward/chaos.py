@@ -323,9 +323,9 @@ class ChaoticStore:
         run = _run_of(keys[0][0]) if keys else None
         return self._mischief.call("store.get", run, lambda: self._store.get(keys))
 
-    def write(self, writes: Sequence[Write]) -> Refused | None:
+    def write(self, writes: Sequence[Write], also: Sequence[Any] = ()) -> Refused | None:
         run = _run_of(key_of(writes[0])[0])
-        return self._mischief.call("store.write", run, lambda: self._store.write(writes))
+        return self._mischief.call("store.write", run, lambda: self._store.write(writes, also))
 
     def mark(self, partition: str, sort: str, adds: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
         return self._mischief.call("store.mark", _run_of(partition), lambda: self._store.mark(partition, sort, adds))

@@ -130,15 +130,17 @@ def key_of(write: Write) -> tuple[str, str]:
 
 class Refused:
     """Nothing was written. `standing`: for each write, in order, the item that stood there (None: no item)
-    where that write was the reason, and None where it was not."""
+    where that write was the reason, and None where it was not. `why`: which of the caller's own writes was refused, and
+    for what; "" where none was."""
 
-    __slots__ = ("standing",)
+    __slots__ = ("standing", "why")
 
-    def __init__(self, standing: Sequence[Item | None]) -> None:
+    def __init__(self, standing: Sequence[Item | None], why: str = "") -> None:
         self.standing = tuple(standing)
+        self.why = why
 
     def __repr__(self) -> str:
-        return f"Refused({self.standing!r})"
+        return f"Refused({self.standing!r}{f', {self.why!r}' if self.why else ''})"
 
 
 class Store(Protocol):
@@ -159,9 +161,14 @@ class Store(Protocol):
         """The items under these (partition, sort) keys, in order, None where there is none. Strongly consistent
         for each item; not a snapshot over several. Any number of keys; no key twice."""
 
-    def write(self, writes: Sequence[Write]) -> Refused | None:
+    def write(self, writes: Sequence[Write], also: Sequence[Any] = ()) -> Refused | None:
         """All of 1 to 100 writes, of 4 MB together, or none of them, atomically; no key twice. None when they are
         applied.
+
+        `also`: writes of the user's own, which belong to the same transaction (and count among the 100): all of both
+        are applied, and once, or nothing is. On DynamoDB they are entries of TransactWriteItems, on SQLite
+        `(sql, parameters)`. Where one of them is refused for a reason that is its own, the answer says so in `why`;
+        where the store's own writes were refused as well, `standing` has what stood there.
 
         A write that was applied although its reply was lost counts as applied: the store retries, and knows its
         own token again. A race with another writer is either won (None) or `Refused`; it is never both, and of

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from _contextvars import ContextVar
 
-from .core.errors import InvalidOption, OnwardError
+from .core.errors import HeartbeatLost, InvalidOption, OnwardError, StepError, StepTimeout
+from .core.log import Done
 from .core.replay import Replay, Wanted
 from .core.retry import Retry
+from .core.values import display
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ else:
 
 MAX_SLEEP_MS = 366 * 24 * 3600 * 1000
 MAX_BRANCHES = 10_000
+MAX_BACKOFF = 1_000.0
 _OPTIONS_HINT = "an argument of your function that has the name of an option goes through functools.partial"
 
 
@@ -181,6 +184,119 @@ def _invoke(replay: Replay, workflow: Any, data: Any, timeout: float | timedelta
     return replay.result(wanted, (yield wanted))
 
 
+def _callback(
+    replay: Replay,
+    default: Retry,
+    name: str,
+    notify: Callable[..., Any],
+    args: tuple[Any, ...],
+    timeout: float | timedelta | None,
+    heartbeat: float | timedelta | None,
+) -> Effects:
+    from .core.ids import callback_event
+    from .core.waits import BEAT, CALLBACK, Match, Wait
+
+    if not callable(notify):
+        raise InvalidOption(
+            f"step {name!r}: the second argument is the function that hands the token out, not {type(notify).__name__}"
+        )
+    timeout_ms = MAX_SLEEP_MS if timeout is None else span_ms(timeout)
+    if timeout_ms is None:
+        raise InvalidOption(f"step {name!r}: timeout= takes 0 seconds to 366 days, not {timeout!r:.80}")
+    heartbeat_ms = None if heartbeat is None else span_ms(heartbeat)
+    if heartbeat is not None and not heartbeat_ms:
+        raise InvalidOption(
+            f"step {name!r}: heartbeat= takes seconds, over 0 and up to 366 days, not {heartbeat!r:.80}"
+        )
+    key = first = replay.key(name)
+    own = replay.token(key)
+    told = Wanted(replay.key(f"{name}.notify"), notify, (own, *args), retry=default, returns=replay.run)
+    token = replay.token(key, replay.result(told, (yield told)))  # of the run that this one is a fork of, if that told
+    by = {"data.token": token}
+    matches = [Match(CALLBACK, by)]
+    if heartbeat_ms is not None:
+        matches.append(Match(BEAT, by))
+    stands_ms = timeout_ms if heartbeat_ms is None else min(heartbeat_ms, timeout_ms)
+    until_ms = None
+    while True:
+        wanted = Wanted(key, wait=Wait(matches, stands_ms, until_ms=until_ms, closes=callback_event(token)))
+        found = replay.result(wanted, (yield wanted))
+        ends_ms = replay.stood_until_ms(wanted)
+        if until_ms is None:
+            until_ms = ends_ms - stands_ms + timeout_ms
+        if found is None and ends_ms < until_ms:
+            lost = f"no heartbeat came for {stands_ms / 1000:g} s"
+            raise StepError(display(first), 1, HeartbeatLost.__name__, lost)
+        if found is None:
+            late = f"nobody has completed it within {timeout_ms / 1000:g} s"
+            raise StepError(display(first), 1, StepTimeout.__name__, late)
+        if found["name"] == CALLBACK:
+            break
+        matches[1] = Match(BEAT, by, since_ms=found["at"])
+        key = replay.key(name)
+    if error := found["data"].get("error"):
+        raise StepError(display(first), 1, error["type"], error["message"])
+    return found["data"]["data"]
+
+
+def _wait_until(
+    replay: Replay,
+    default: Retry,
+    name: str,
+    condition: Callable[..., Any],
+    args: tuple[Any, ...],
+    every: float | timedelta,
+    backoff: float,
+    max_every: float | timedelta | None,
+    timeout: float | timedelta | None,
+) -> Effects:
+    if not callable(condition):
+        raise InvalidOption(f"step {name!r}: the second argument is the condition, not {type(condition).__name__}")
+    pause_ms = span_ms(every)
+    most_ms = MAX_SLEEP_MS if max_every is None else span_ms(max_every)
+    timeout_ms = MAX_SLEEP_MS if timeout is None else span_ms(timeout)
+    for option, given, given_ms in (("every", every, pause_ms), ("max_every", max_every, most_ms)):
+        if not given_ms:
+            raise InvalidOption(f"step {name!r}: {option}= takes seconds, over 0 and up to 366 days, not {given!r:.80}")
+    if timeout_ms is None:
+        raise InvalidOption(f"step {name!r}: timeout= takes 0 seconds to 366 days, not {timeout!r:.80}")
+    if not (_is_number(backoff) and 1 <= backoff <= MAX_BACKOFF):
+        raise InvalidOption(f"step {name!r}: backoff= takes a factor of 1 to {MAX_BACKOFF:,.0f}, not {backoff!r:.80}")
+    assert pause_ms is not None and most_ms is not None
+    until_ms = None
+    is_last = False
+    while True:
+        wanted = Wanted(replay.key(name), condition, args, retry=default)
+        outcome = yield wanted
+        answer = replay.result(wanted, outcome)
+        if answer:
+            return answer
+        assert isinstance(outcome, Done)
+        if until_ms is None:
+            until_ms = outcome.at_ms + timeout_ms
+        left_ms = until_ms - outcome.at_ms
+        if is_last or left_ms <= 0:
+            return None
+        pause_ms = min(pause_ms, most_ms)
+        is_last = pause_ms >= left_ms  # whatever the clock of who asks then says
+        rest = Wanted(replay.key(f"{name}.pause"), sleep_ms=min(pause_ms, left_ms))
+        replay.result(rest, (yield rest))
+        pause_ms = round(pause_ms * backoff)
+
+
+def _transact(
+    replay: Replay, default: Retry, name: str, writes: Any, args: tuple[Any, ...], retries: int | Retry | None
+) -> Effects:
+    if not callable(writes) and (args or not isinstance(writes, list | tuple)):
+        raise InvalidOption(
+            f"step {name!r}: transact takes a list of writes, or a function (and its arguments) that returns one"
+        )
+    fn = writes if callable(writes) else lambda: writes
+    retry = default if retries is None else Retry.of(retries)
+    wanted = Wanted(replay.key(name), fn, args, retry=retry, transacts=True)
+    return replay.result(wanted, (yield wanted))
+
+
 class Step:
     """The steps of a sync workflow."""
 
@@ -193,7 +309,8 @@ class Step:
     def _settle(self, effects: Effects) -> Any:
         wanted = next(effects)
         try:
-            effects.send(self._replay.settle(wanted))
+            while True:
+                wanted = effects.send(self._replay.settle(wanted))
         except StopIteration as stop:
             return stop.value
 
@@ -290,6 +407,70 @@ class Step:
         """
         return self._settle(_invoke(self._replay, workflow, data, timeout, name))
 
+    def callback(
+        self,
+        name: str,
+        notify: Callable[..., Any],
+        *args: Any,
+        timeout: float | timedelta | None = None,
+        heartbeat: float | timedelta | None = None,
+    ) -> Any:
+        """Stand until somebody outside completes this step, and return the data that they gave.
+
+            approved = step.callback("approve", ask_by_mail, order_id, timeout=timedelta(days=3))
+
+        First `notify(token, *args)` is performed, a step of its own (`approve.notify`): it hands the token to whoever
+        is to answer, with `onward complete TOKEN` or `onward fail TOKEN`. The first answer counts, also one that came
+        before `notify` had returned. Whoever has the token can answer, and nobody can guess it.
+
+        Raises `StepError`: with the error that they gave; of type `StepTimeout` when `timeout` (seconds or a timedelta;
+        366 days unless given) is over; of type `HeartbeatLost` when `heartbeat` has passed without `onward beat TOKEN`.
+        A heartbeat is an event, and ends a wait of this step and begins the next (`approve (2)`), a step that
+        `max_steps` counts: about ten writes and three invocations, so let it come in minutes.
+        """
+        return self._settle(_callback(self._replay, self._retry, name, notify, args, timeout, heartbeat))
+
+    def wait_until(
+        self,
+        name: str,
+        condition: Callable[..., T],
+        *args: Any,
+        every: float | timedelta,
+        backoff: float = 1.0,
+        max_every: float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> T | None:
+        """Perform `condition(*args)` as a step again and again, until it returns something truthy, and return that;
+        None when `timeout` is over (seconds or a timedelta; 366 days unless given).
+
+            export = step.wait_until("export", find_export, job_id, every=30, backoff=2, max_every=600, timeout=7200)
+
+        Between two performances it sleeps: `every`, then `backoff` times as long as before, up to `max_every`. The
+        timeout counts from the first answer; the last performance is at its end. An error in the condition is retried
+        as any step's. The performances are the steps `export`, `export (2)`, ..., the sleeps `export.pause` ...: two
+        records and two invocations for each, and two steps of what `max_steps` allows.
+        """
+        effects = _wait_until(self._replay, self._retry, name, condition, args, every, backoff, max_every, timeout)
+        answer: T | None = self._settle(effects)
+        return answer
+
+    def transact(self, name: str, writes: Any, *args: Any, retries: int | Retry | None = None) -> int:
+        """Write to tables of your own in the same transaction as this step's record, so that it happens exactly once,
+        whatever dies or is delivered twice. Returns the number of writes.
+
+            step.transact("pay", [{"Update": {"TableName": "accounts", "Key": {"id": {"S": "ada"}},
+                "UpdateExpression": "ADD balance :b", "ExpressionAttributeValues": {":b": {"N": "-5"}}}}])
+
+        `writes`: up to 99 entries of DynamoDB's TransactWriteItems (`Put`, `Update`, `Delete`, `ConditionCheck`), in a
+        table of the same account and region that the function may write to; on SQLite `(sql, parameters)` statements,
+        on tables of your own in the same file. Or a function that returns them, performed with `args` in each attempt.
+
+        A write that is refused, as for its condition (on SQLite a constraint), fails the step at once: `StepError` of
+        type `WriteRefused`, which names it, and nothing is written.
+        """
+        count: int = self._settle(_transact(self._replay, self._retry, name, writes, args, retries))
+        return count
+
     def parallel(self, *branches: Callable[[], Any]) -> list[Any]:
         """Call each branch, a function without arguments that calls steps, and run the steps of different branches
         in parallel invocations. Returns their results in the order of the branches.
@@ -321,7 +502,8 @@ class AsyncStep:
     async def _settle(self, effects: Effects) -> Any:
         wanted = next(effects)
         try:
-            effects.send(await self._standing.outcome(wanted))
+            while True:
+                wanted = effects.send(await self._standing.outcome(wanted))
         except StopIteration as stop:
             return stop.value
 
@@ -391,3 +573,41 @@ class AsyncStep:
     ) -> Any:
         """As `Step.invoke`."""
         return await self._settle(_invoke(self._replay, workflow, data, timeout, name))
+
+    async def callback(
+        self,
+        name: str,
+        notify: Callable[..., Any],
+        *args: Any,
+        timeout: float | timedelta | None = None,
+        heartbeat: float | timedelta | None = None,
+    ) -> Any:
+        """As `Step.callback`; `notify` may be a coroutine function."""
+        return await self._settle(_callback(self._replay, self._retry, name, notify, args, timeout, heartbeat))
+
+    @overload
+    async def wait_until(
+        self, name: str, condition: Callable[..., Awaitable[T]], *args: Any, **options: Any
+    ) -> T | None: ...
+    @overload
+    async def wait_until(  # noqa: F811
+        self, name: str, condition: Callable[..., T], *args: Any, **options: Any
+    ) -> T | None: ...
+    async def wait_until(  # noqa: F811
+        self,
+        name: str,
+        condition: Callable[..., Any],
+        *args: Any,
+        every: float | timedelta,
+        backoff: float = 1.0,
+        max_every: float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
+    ) -> Any:
+        """As `Step.wait_until`; `condition` may be a coroutine function."""
+        effects = _wait_until(self._replay, self._retry, name, condition, args, every, backoff, max_every, timeout)
+        return await self._settle(effects)
+
+    async def transact(self, name: str, writes: Any, *args: Any, retries: int | Retry | None = None) -> int:
+        """As `Step.transact`; the function that returns the writes may be a coroutine function."""
+        count: int = await self._settle(_transact(self._replay, self._retry, name, writes, args, retries))
+        return count

@@ -22,7 +22,7 @@ class World:
         self.reached = []
         self.lines = []
 
-    def write(self, writes):
+    def write(self, writes, also=()):
         self.reached.append("write")
 
     def read(self, partition, first, last, *, limit=None, newest_first=False):

@@ -164,7 +164,7 @@ def test_a_result_that_comes_after_a_cancel_finds_its_lane_closed():
         zombie = stage.new_engine()
         write = stage.store.write
 
-        def cancelled_before_the_write(writes):
+        def cancelled_before_the_write(writes, also=()):
             stage.store.write = write
             assert control.cancel(stage.new_engine(), run)
             return write(writes)
@@ -257,7 +257,7 @@ def test_a_cancel_that_meets_a_log_that_has_grown_meanwhile_still_cancels():
         [run] = stage.start("go")
         write = stage.store.write
 
-        def grown_before_the_write(writes):
+        def grown_before_the_write(writes, also=()):
             stage.store.write = write
             stage.step()  # elsewhere, a step is done
             return write(writes)

@@ -9,7 +9,7 @@ import pytest
 from onward import App, cron, pattern
 from onward.app import MAX_TRIGGERS, name_fits
 from onward.aws.envelopes import recognise
-from onward.core.errors import InvalidName, InvalidOption, UnknownPayload
+from onward.core.errors import InvalidEvent, InvalidName, InvalidOption, UnknownPayload
 from onward.engine.ingest import ingest
 from onward.entry.local import Local
 from onward.step import epoch_ms
@@ -126,9 +126,13 @@ def test_an_event_that_cannot_be_matched_starts_the_others_and_says_why(monkeypa
     assert "the event cannot be matched" in told
 
 
-def test_a_star_is_for_the_users_events_and_not_for_our_own():
-    app = app_of(all="*", ours="onward/*")
-    assert started(app, "onward/run.failed") == ["ours"]
+def test_nobody_sends_or_hears_what_looks_like_an_event_of_our_own():
+    with pytest.raises(InvalidOption, match="Onward's own"):
+        app_of(ours="onward/*")
+    with Rehearsal(app_of(all="*")) as stage:
+        for name, id in (("onward/run.failed", None), ("go", "onward/callback/token")):
+            with pytest.raises(InvalidEvent, match="Onward's own"):
+                stage.start(name, id=id)
 
 
 def scheduled(*schedules, since="2026-03-27T00:00", hours=72):

@@ -54,9 +54,9 @@ def test_the_keys_of_a_run_hold_no_name_and_are_short() -> None:
     keys: list[tuple[str, str]] = []
 
     class Watched(SqliteStore):
-        def write(self, writes: Any) -> Any:
+        def write(self, writes: Any, also: Any = ()) -> Any:
             keys.extend(map(key_of, writes))
-            return super().write(writes)
+            return super().write(writes, also)
 
     def work(event: Any, step: Any) -> Any:
         step.run(LONGEST_NAME, lambda: 1)

@@ -21,8 +21,20 @@ def m(name: str, file: str, old: str, new: str) -> Mutant:
 MUTANTS = (
     # the log
     m("an append ignores that its number is taken", "engine/ledger.py",
-      "        if self.store.write([Put(item)]) is not None:\n            raise Superseded\n",
-      "        self.store.write([Put(item)])\n"),
+      "            raise WriteRefused(refused.why) if refused.why and refused.standing[0] is None else Superseded\n",
+      "            pass\n"),
+    m("a refused write of the user's is taken for a lost race", "engine/ledger.py",
+      "raise WriteRefused(refused.why) if refused.why and refused.standing[0] is None else Superseded", "raise Superseded"),
+    m("the user's own writes are forgotten", "engine/advance.py",
+      "self._append(body, text, self.writes)", "self._append(body, text)"),
+    m("the user's own writes in a lane stand before its record", "engine/fanout.py",
+      "        refused = self.ledger.store.write([Put(item), *also], own)\n",
+      "        first = self.ledger.item(self.fold.run, attempt_key(self.lane, 9999), {})\n        if own:\n            self.ledger.store.write([Put(first)], own)\n        refused = self.ledger.store.write([Put(item), *also])\n"),
+    # callbacks
+    m("an answer that came is told that it was too late", "engine/fanout.py",
+      "        if came is not None:  # what would have come too late was there before\n", "        if False:\n"),
+    m("a wait that ends with nothing does not close its answer's place", "engine/fanout.py",
+      "[*closing, *places]", "[*places]"),
     m("the end of a run ignores that the log has grown", "engine/ledger.py",
       "                raise Superseded\n            fold.head = refused", "                return\n            fold.head = refused"),
     m("a warm sandbox does not read what is newer", "engine/ledger.py",

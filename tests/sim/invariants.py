@@ -13,14 +13,15 @@ from typing import Any
 
 from onward.core.log import HEAD, TIMER, partition_of, run_of
 from onward.core.values import display
+from onward.core.waits import CALLBACK
 from tests.sealed import KEPT, Sealed, unsealed
 
 from . import whys
 from .cloud import Cloud
 from .flows import Throttled, most_in_window
 from .function import SKEW_MS, Function, Invocation
-from .programs import SENT
-from .table import Change
+from .programs import SENT, WRITES
+from .table import COUNTERS, Change
 from .witness import Performance, Witness
 from .world import World
 
@@ -44,6 +45,8 @@ NAMES = {
     17: "no attempt begins before the time that the failure before it has set",
     18: "middleware is asked once for each performed attempt, and every value is kept as it says",
     19: "what a run is said to wait for is so, at any time, and how it ended",
+    20: "a step's own writes are there once, and exactly when it is done",
+    21: "a callback brings the answer that was accepted, and whoever is told «too late» has come when it was over",
 }
 ENDS = {"run_completed": "completed", "run_failed": "failed", "run_cancelled": "cancelled"}
 OUTCOMES = ("done", "broken")
@@ -81,6 +84,7 @@ class Run:
         self.started_ms = 0
         self.is_child = False
         self.sent_at = -1  # the tick at which the record of the last event that it sent was written
+        self.refused_at = -1  # the tick at which writes of the user's were said to be refused
         # of waits: where events find them, until when, and whether where= decides
         self.places: dict[str, tuple[list[str], int, bool]] = {}
         self.fork: dict[str, Any] | None = None  # of which run it is one, and from where
@@ -115,6 +119,7 @@ class Invariants:
         self.copies: dict[str, list[tuple[str, Any]]] = {}  # what is written of forks that are no runs yet
         self.has_ended: Callable[[Run], None] = lambda run: None  # told of every end
         self._changed: list[Run] = []
+        self._counted: set[str] = set()  # what the user's own table has counted, or ought to have
         self._seen = 0
         self._keys: dict[str, tuple[str, str]] = {}
         cloud.table.changed = self.saw
@@ -130,6 +135,9 @@ class Invariants:
     def saw(self, change: Change) -> None:
         """One item was written."""
         pk, sk = change.key
+        if pk == COUNTERS:
+            self._counted.add(sk)
+            return
         if pk.startswith("wait#") and sk.startswith("E#") and change.before is None:
             self.entries.setdefault(pk, []).append((int(sk.split("#")[1]), self.world.ticks))
         if pk.startswith("flow#"):
@@ -304,7 +312,8 @@ class Invariants:
     def _step(self, run: Run, body: dict[str, Any], value: str | None) -> None:
         step, kind, attempt = display((body["s"], body["n"])), body["k"], body["a"]
         if kind == "awaiting":
-            run.places[step] = (body["places"], body["until"], " with " not in body["for"][0])
+            plain = " with " in body["for"][0] or body["for"] == [repr(CALLBACK)]
+            run.places[step] = (body["places"], body["until"], not plain)
         elif "until" in body:
             run.until_ms[step] = (attempt, body["until"])
         if kind in OUTCOMES:
@@ -315,6 +324,9 @@ class Invariants:
                 self._waited(run, step, body)
             elif step.endswith(SENT):
                 run.sent_at = self.world.ticks
+            elif step.endswith(WRITES):
+                self._counted.add(f"{run.id}/{step}")
+                run.refused_at = self.world.ticks if kind == "broken" else run.refused_at
             elif kind == "done" and attempt:
                 self._made(run, step, body, value)
         if attempt and kind != "awaiting":  # which is said again behind a death
@@ -347,6 +359,8 @@ class Invariants:
             value = self._object(body["blob"])
             self.hold(12, value is not None, f"the value of {step} of {run.id} is not in the bucket")
         made = json.loads(unsealed(value or "null"))
+        if made is None:
+            return  # a condition that did not hold
         by: Performance = performed[made["by"] - 1]
         self.hold(4, by.attempt == body["a"], f"{step} of {run.id}: attempt {body['a']} has the value of {by.attempt}")
 
@@ -358,6 +372,12 @@ class Invariants:
             for run in [*self._changed, *self._one_of_all()]:
                 self._says_why(run)
         self._changed.clear()
+        for id in self._counted:
+            run_id, _, step = id.partition("/")
+            kind = self.runs[run_id].outcomes.get(step, {"k": None})["k"]
+            count = int(self.cloud.table.items.get((COUNTERS, id), {"n": {"N": "0"}})["n"]["N"])
+            self.hold(20, count == (kind == "done"), f"{step} of {run_id} is {kind}, and was counted {count} times")
+        self._counted.clear()
         performances = self.witness.performances
         while self._seen < len(performances):
             self._performed(performances[self._seen])
@@ -442,7 +462,9 @@ class Invariants:
                 at_first = run.first_at is None or run.first_at >= invocation.began_tick
                 if run.workflow in self.flows and (run.ended is not None or at_first):
                     most += GATE_REQUESTS
-                most += SENDING_REQUESTS if run.sent_at >= invocation.began_tick else 0
+                overtaken = run.ended == "cancelled" and (run.ended_at or 0) >= invocation.began_tick  # as it sent
+                most += SENDING_REQUESTS if run.sent_at >= invocation.began_tick or overtaken else 0
+                most += run.refused_at >= invocation.began_tick  # once more, to say that they were
                 what = f"advancing run {wake['run']} at {wake['seq']} took {task.requests} requests"
                 self.hold(11, task.requests <= most, what)
 
@@ -476,7 +498,10 @@ class Invariants:
                 self.hold(18, asked == len(performed) if calm else asked >= len(performed), what)
         # the end of a sleep or of a wait is no performance
         won = sum(
-            body["k"] == "done" and body["a"] > 0 and step not in (*run.places, *run.copied) and not step.endswith(SENT)
+            body["k"] == "done"
+            and body["a"] > 0
+            and step not in (*run.places, *run.copied)
+            and not step.endswith((SENT, WRITES))
             for run in self.runs.values()
             for step, body in run.outcomes.items()
         )

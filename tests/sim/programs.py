@@ -7,7 +7,7 @@ is handed to the next, so that a value that was not kept would show.
 A step that fails is told so by the witness, which counts performances outside of the engine: it fails its first
 `fails` performances, whatever attempts the engine thinks they were.
 
-Left open, for the issue that brings each: callback, retry of a run, fork (issue 4), map (issue 7).
+Left open, for the issue that brings each: retry of a run, fork (issue 4), map (issue 7).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from onward import App, Event, NonRetriable, Retry, RetryAfter, StepError, curre
 
 from .flows import FLOWS, number_of
 from .function import Function, work
+from .table import ADD_ONE, COUNTERS, THERE
 from .witness import Witness
 from .world import Killed
 
@@ -33,6 +34,7 @@ FAILURES = ("error", "error", "retry_after", "exit", "slow", "deaf", "dies")
 FAR_S = 1_000  # further than a wake reaches: the sweep comes in between
 MAX_DEPTH = 3
 SENT = "-sent"  # ends the name of a step that sends an event
+WRITES = "-writes"  # ends the name of a step of `step.transact`
 WIDEST = 12
 
 
@@ -95,6 +97,16 @@ class Tools:
     async def perform_async(self, node: Do, given: Any) -> Any:
         await asyncio.sleep(0)
         return self.perform(node, given)
+
+    def ask(self, node: Callback, token: str, given: Any) -> Any:
+        """Hand out a token."""
+        self.witness.handed_out(token, node, current_step().run_id)
+        return self.perform(node.asks, given)
+
+    def look(self, node: Poll, given: Any) -> Any:
+        """Whether something holds: at the first so many looks it does not."""
+        made = self.perform(Do(node.name), given)
+        return made if made["made"] == node.last else None
 
     def _fail(self, how: str, number: int) -> None:
         self.witness.counts[f"step: {how}"] += 1
@@ -271,6 +283,95 @@ class Ping:
 
     def __repr__(self) -> str:
         return f"{self.name}(sends, and waits for it)"
+
+
+class Callback:
+    """A step that somebody outside answers. `acts`: what they do, and how long after they first had the token."""
+
+    def __init__(self, name: str, seconds: int, acts: list[tuple[int, str]], heartbeat: int | None, fails: int) -> None:
+        self.name = name
+        self.seconds = seconds
+        self.acts = acts
+        self.heartbeat = heartbeat
+        self.asks = Do(f"{name}.notify", fails)
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        asks = partial(tools.ask, self)
+        try:
+            return await step.callback(self.name, asks, given, timeout=self.seconds, heartbeat=self.heartbeat)
+        except StepError as error:
+            return error.type
+
+    def expects(self) -> Any:
+        ends = ["StepTimeout"] + ["HeartbeatLost"] * (self.heartbeat is not None)
+        given = {"complete": [self.name], "fail": "Refused"}
+        return Either(*ends, *(given[how] for _, how in self.acts if how in given))
+
+    def steps(self) -> list[Do]:
+        return [self.asks]
+
+    def __repr__(self) -> str:
+        beats = f", a heartbeat each {self.heartbeat} s" if self.heartbeat else ""
+        return f"{self.name}(callback within {self.seconds} s{beats}: {self.acts})"
+
+
+class Poll:
+    """A condition that does not hold at its first `no` looks."""
+
+    def __init__(self, name: str, no: int, every: int, timeout: int | None) -> None:
+        self.name = name
+        self.no = no
+        self.every = every
+        self.timeout = timeout
+        self.seconds = every * 2**no
+
+    @property
+    def last(self) -> str:
+        """The step that finds it holding."""
+        return self.name if self.no == 0 else f"{self.name} ({self.no + 1})"
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        look = partial(tools.look, self)
+        return await step.wait_until(self.name, look, given, every=self.every, backoff=2, timeout=self.timeout)
+
+    def expects(self) -> Any:
+        return Made(self.last) if self.timeout is None else Either(Made(self.last), None)
+
+    def steps(self) -> list[Do]:
+        return [Do(self.name)]
+
+    def __repr__(self) -> str:
+        return f"{self.name}(holds after {self.no} looks, each {self.every} s, within {self.timeout})"
+
+
+class Transact:
+    """A step that counts in a table of the user's. `refused`: together with a condition that does not hold."""
+
+    def __init__(self, name: str, refused: bool) -> None:
+        self.name = name + WRITES
+        self.refused = refused
+
+    async def act(self, step: Any, tools: Tools, given: Any) -> Any:
+        def writes() -> list[dict[str, Any]]:
+            own = current_step()
+            add = {"UpdateExpression": ADD_ONE, "ExpressionAttributeValues": {":one": {"N": "1"}}}
+            place = {"TableName": COUNTERS, "Key": {"id": {"S": f"{own.run_id}/{own.step}"}}}
+            nobody = {"TableName": COUNTERS, "Key": {"id": {"S": "nobody"}}, "ConditionExpression": THERE}
+            return [{"Update": {**place, **add}}, *([{"ConditionCheck": nobody}] if self.refused else [])]
+
+        try:
+            return await step.transact(self.name, writes, retries=MANY)
+        except StepError as error:
+            return error.type
+
+    def expects(self) -> Any:
+        return "WriteRefused" if self.refused else 1
+
+    def steps(self) -> list[Do]:
+        return []
+
+    def __repr__(self) -> str:
+        return f"{self.name}({'is refused' if self.refused else 'counts'})"
 
 
 class Child:
@@ -511,6 +612,7 @@ class Author:
 
     def _node(self, depth: int) -> Any:
         kinds = ["do", "do", "do", "sleep", "once", "catch", "race", "same", "wait", "ping", "child"]
+        kinds += ["callback", "poll", "transact"]
         if depth < MAX_DEPTH:
             kinds += ["together", "together", "wide"]
         kind = self._pick(kinds)
@@ -522,6 +624,14 @@ class Author:
             return Sleep(self._name(), self._pick((0, 3, 30, 1_200, 90_000)))
         if kind == "ping":
             return Ping(self._name())
+        if kind == "callback":
+            return self._callback()
+        if kind == "poll":
+            return Poll(
+                self._name(), self._pick((0, 1, 3)), self._pick((2, 30, 1_200)), self._pick((None, 0, 45, 90_000))
+            )
+        if kind == "transact":
+            return Transact(self._name(), self._pick((False, False, True)))
         if kind == "child":
             nodes = [self._do() for _ in range(self._pick((1, 2)))] + [Sleep(self._name(), self._pick((0, 30, 90_000)))]
             return Child(self._name(), nodes, self._pick((False, False, True)))
@@ -540,6 +650,16 @@ class Author:
             return Together([[Do(name), Do(name, ordinal=2)]], "gather")
         branches = [self._nodes(depth + 1, 2) for _ in range(self._pick((2, 3)))]
         return Together(branches, self._pick(("gather", "group")))
+
+    def _callback(self) -> Callback:
+        pick = self._pick
+        heartbeat = pick((None, None, 40))
+        acts = [
+            (pick((0, 2_000, 30_000, 1_200_000)), pick(("complete", "complete", "fail")))
+            for _ in range(pick((0, 1, 1, 2)))
+        ]
+        acts += [(pick((0, 10_000, 30_000)) * n, "beat") for n in range(1, pick((1, 2, 5)))]
+        return Callback(self._name(), pick((0, 3, 30, 1_200, 90_000)), acts, heartbeat, pick((0, 0, 1)))
 
     def _do(self) -> Do:
         fails = self._pick((0, 0, 0, 0, 1, 2))

@@ -16,10 +16,10 @@ from typing import Any
 from onward import App, CurrentRun, Event, StepCall
 from onward.core.codec import decode
 from onward.core.errors import MiddlewareFailed, Unavailable
-from onward.core.ids import run_id
+from onward.core.ids import callback_event, run_id
 from onward.core.log import partition_of
 from onward.core.waits import EVENT, event_digest, event_partition
-from onward.engine import control, fanout, forks
+from onward.engine import callbacks, control, fanout, forks
 from onward.engine.ledger import HORIZON_MS, Ledger
 from onward.engine.views import run_view
 from tests.sealed import Sealed
@@ -29,7 +29,7 @@ from .cloud import Cloud
 from .flows import STOP, Stopped
 from .function import Function, Sandbox, Settings, in_virtual_time
 from .invariants import REACH_MS, Broken, Invariants, Run
-from .programs import Author, Program, fits
+from .programs import Author, Callback, Program, fits
 from .table import Table
 from .witness import Witness
 from .world import Killed, World
@@ -176,6 +176,10 @@ class Story:
         self.forking: set[str] = set()  # runs that are to be forked
         self.forked: dict[str, str] = {}  # fork -> parent
         self.invariants.has_ended = self._ended
+        self.tokens: dict[str, tuple[str, str]] = {}  # token -> the run and the callback that has handed it out
+        self.broken = ""  # what somebody was told that cannot be
+        self.accepted: set[str] = set()  # tokens of which somebody was told that the answer counts
+        self.witness.handed_out = self._handed_out
 
     def _app(self, version: int) -> App:
         app = App("simulated", middleware=[Around(self.chance, self.witness)] if self.setting.sealed else ())
@@ -198,6 +202,7 @@ class Story:
             self.world.run(self._all_ended, self._bound_ms())
             self.world.run(self._all_quiet, self.world.now_ms + QUIET_MS)
             self.invariants.at_the_end()
+            self.invariants.hold(21, not self.broken, self.broken)
             self._outcomes()
             self._unswept()
         return self
@@ -293,6 +298,56 @@ class Story:
             if key[0] == partition_of(run) and key[1][0] in "HL"
         }
 
+    def _handed_out(self, token: str, node: Callback, run: str) -> None:
+        """Somebody has a token, and does with it what the program says."""
+        place = (run, node.name)
+        if token not in self.tokens:
+            assert place not in self.tokens.values(), f"{node} of {run} has two tokens"
+            self.tokens[token] = place
+            for after_ms, how in node.acts:
+                self.world.after(after_ms, lambda how=how: self._answer(token, how))
+
+    def _answer(self, token: str, how: str) -> None:
+        """Somebody answers from outside, until they are told what became of it."""
+        _, name = self.tokens[token]
+        engine = Sandbox(self.function, self.function.apps[0]).door.engine
+        acts = {
+            "complete": lambda: callbacks.complete(engine, token, [name]),
+            "fail": lambda: callbacks.fail(engine, token, "no", "Refused"),
+            "beat": lambda: callbacks.beat(engine, token),
+        }
+
+        def work() -> None:
+            for _ in range(5):
+                with contextlib.suppress(Exception):
+                    told = acts[how]()
+                    self.witness.counts[f"{how}: {told}"] += 1
+                    self._told(token, how, told)
+                    return
+                self.world.pause(5_000)
+
+        self.world.begin(f"{how} {token}", work)
+
+    def _told(self, token: str, how: str, told: str) -> None:
+        run, name = self.tokens[token]
+        seen = self.invariants.runs[run]
+        if how != "beat" and told == callbacks.ACCEPTED:
+            self.accepted.add(token)
+        if told == callbacks.TOO_LATE and not seen.ended:
+            over = any(body["k"] == "done" and "event" not in body for step, body in _waits_of(seen.outcomes, name))
+            if not over:
+                self.broken = f"{how} for {name} of {run} was told that it came too late, and it had not ended"
+
+    def _answered(self, run: str) -> None:
+        """What a run that completed has made of the answers that were accepted."""
+        for token, (whose, name) in self.tokens.items():
+            if whose == run:
+                digest = event_digest(callback_event(token))
+                outcomes = _waits_of(self.invariants.runs[run].outcomes, name)
+                brought = any(body.get("event") == digest for _, body in outcomes)
+                what = f"an answer for {name} of {run} was accepted, and nobody got it"
+                self.invariants.hold(21, brought or token not in self.accepted, what)
+
     def _all_ended(self) -> bool:
         accepted = all(self._came_to(event) for event in self.events)
         forked = not self.forking and all(fork in self.invariants.runs for fork in self.forked)
@@ -344,6 +399,7 @@ class Story:
                     )
                 if run not in self.forked:
                     self._brought(run, self.programs[name])
+                self._answered(run)
             if view["status"] in ("failed", "cancelled"):
                 option = "on_failure" if view["status"] == "failed" else "on_cancel"
                 after = run_id(f"{name}.{option}", f"{run}.{view['status']}")
@@ -423,6 +479,11 @@ class Story:
                 "invariants checked": self.invariants.checks.total(),
             }
         )
+
+
+def _waits_of(outcomes: dict[str, dict[str, Any]], name: str) -> list[tuple[str, dict[str, Any]]]:
+    """The waits of a callback, one for each heartbeat and the last."""
+    return [(step, body) for step, body in outcomes.items() if body["s"] == name]
 
 
 def _longest(nodes: Sequence[Any]) -> int:

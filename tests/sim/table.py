@@ -24,6 +24,8 @@ MAX_KEY_BYTES = {"pk": 2048, "sk": 1024}
 INDEXED = ("pk", "sk", "shard", "due")  # what the index keeps of an item
 TOKEN_MS = 10 * 60 * 1000  # for which a client request token is known
 FREE, SAME = "attribute_not_exists(pk)", "t = :expected"
+COUNTERS = "counters"  # a table of the user's, whose key is `id`: what `step.transact` writes to
+THERE, ADD_ONE = "attribute_exists(id)", "ADD n :one"
 
 
 class Answer(NamedTuple):
@@ -223,7 +225,19 @@ class Table:
         self._tokens[token] = Replay(
             now_ms + TOKEN_MS, request["TransactItems"], 2.0 * sum(_read_units(size, True) for size in sizes)
         )
-        return Answer(200, {}, sum(self._store(_place(write), _after(write), 2) for write in writes))
+        return Answer(200, {}, sum(self._store(_place(write), self._then(write), 2) for write in writes))
+
+    def _then(self, write: Mapping[str, Any]) -> Attributes | None:
+        """What stands there after a write of a transaction."""
+        if write["TableName"] != COUNTERS:
+            return _after(write)
+        standing = self.items.get(_place(write))
+        if "UpdateExpression" not in write:
+            return standing
+        if write["UpdateExpression"] != ADD_ONE:
+            raise Invalid(f"the simulated table does not know the update {write['UpdateExpression']}")
+        number = int(standing["n"]["N"]) if standing else 0
+        return {**write["Key"], "n": {"N": str(number + 1)}}
 
     def _reason(self, write: Mapping[str, Any]) -> dict[str, Any]:
         """What one write has against its transaction."""
@@ -239,7 +253,8 @@ class Table:
     def _checked(self, write: Mapping[str, Any]) -> tuple[Key, Attributes | None]:
         if _size(write.get("Item", {})) > MAX_ITEM_BYTES:
             raise Invalid("Item size has exceeded the maximum allowed size")
-        key = _checked_key(write.get("Item") or write["Key"])
+        users = write.get("TableName") == COUNTERS
+        key = _place(write) if users else _checked_key(write.get("Item") or write["Key"])
         return key, self.items.get(key)
 
     def _store(self, key: Key, after: Attributes | None, rate: int = 1) -> float:
@@ -293,6 +308,8 @@ def _key(attributes: Mapping[str, Any]) -> Key:
 
 
 def _place(write: Mapping[str, Any]) -> Key:
+    if write.get("TableName") == COUNTERS:
+        return COUNTERS, write["Key"]["id"]["S"]
     return _key(write.get("Item") or write["Key"])
 
 
@@ -324,6 +341,8 @@ def _holds(write: Mapping[str, Any], standing: Attributes | None) -> bool:
         return standing is not None and standing.get("t") == write["ExpressionAttributeValues"][":expected"]
     if condition == f"{FREE} OR {SAME}":
         return standing is None or standing.get("t") == write["ExpressionAttributeValues"][":expected"]
+    if condition == THERE:
+        return standing is not None
     if condition is None:
         return True
     raise Invalid(f"the simulated table does not know the condition {condition}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from onward import current_step
@@ -31,6 +32,9 @@ class Witness:
         self.by_step: dict[tuple[str, str], list[Performance]] = {}
         self.counts: Counter[str] = Counter()
         self.asked: Counter[tuple[str, str]] = Counter()  # how often middleware was, before an attempt
+        self.handed_out: Callable[[str, Any, str], None] = lambda token, node, run: (
+            None
+        )  # told of each token that is out
 
     def see(self, given: Any, began: int, wake: Any, once: bool = False) -> Performance:
         """A step has begun to do something to the world."""

@@ -58,6 +58,9 @@ CONFLICT_ATTEMPTS = 8  # 25 ms * 2^i: at most 3.2 s of waiting
 CONDITION_FAILED = "ConditionalCheckFailedException"
 CANCELLED = "TransactionCanceledException"
 CONFLICT = "TransactionConflictException"
+REFUSALS = ("ValidationException", "SerializationException", "ResourceNotFoundException", "AccessDeniedException")
+"""What may be said of a whole transaction for the sake of a user's own write."""
+VERBS = ("Put", "Update", "Delete", "ConditionCheck")
 PASSING_REASONS = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}) | THROTTLED
 
 _MARK = "m_"
@@ -119,13 +122,16 @@ class DynamoStore:
         return found[:limit]
 
     # ------------------------------------------------------------------------------------------------- writing
-    def write(self, writes: Sequence[Write]) -> Refused | None:
+    def write(self, writes: Sequence[Write], also: Sequence[Any] = ()) -> Refused | None:
         if not writes:
             return None
         requests = [self._drop(write) if isinstance(write, Drop) else self._put(write) for write in writes]
-        if len(requests) == 1:
+        if len(requests) == 1 and not also:
             return self._write_one(writes[0], *requests[0])
-        return self._write_all(writes, requests)
+        for place, entry in enumerate(also):
+            if wrong := _wrong(entry):
+                return Refused([None] * len(writes), f"write {place + 1} of {len(also)} {wrong}")
+        return self._write_all(writes, requests, also)
 
     def mark(self, partition: str, sort: str, adds: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
         sets = [(name, sorted(set(members))) for name, members in adds.items() if members]
@@ -230,7 +236,9 @@ class DynamoStore:
             return None
         raise unavailable("dynamodb", f"{verb}Item", "another transaction held the item", CONFLICT_ATTEMPTS)
 
-    def _write_all(self, writes: Sequence[Write], requests: list[tuple[str, dict[str, Any]]]) -> Refused | None:
+    def _write_all(
+        self, writes: Sequence[Write], requests: list[tuple[str, dict[str, Any]]], also: Sequence[Any]
+    ) -> Refused | None:
         size_bytes = sum(item_bytes(write.item) for write in writes if not isinstance(write, Drop))
         if size_bytes > MAX_WRITE_BYTES:
             raise ItemTooLarge(
@@ -238,19 +246,22 @@ class DynamoStore:
                 "Let large values spill to S3."
             )
         request = {
-            "TransactItems": [{verb: {"TableName": self.table, **request}} for verb, request in requests],
+            "TransactItems": [{verb: {"TableName": self.table, **request}} for verb, request in requests] + [*also],
             "ClientRequestToken": os.urandom(18).hex(),
         }
         throttled = 0
         for attempt in range(CONFLICT_ATTEMPTS):
             try:
-                self._call("TransactWriteItems", request, (CANCELLED,))
+                self._call("TransactWriteItems", request, (CANCELLED, *REFUSALS) if also else (CANCELLED,))
                 return None
             except AwsError as error:
+                if error.code != CANCELLED:
+                    return Refused([None] * len(writes), f"the writes: {error}")
                 reasons = error.body.get("CancellationReasons") or []
                 codes = {reason.get("Code") or "None" for reason in reasons} - {"None"}
-                if "ConditionalCheckFailed" in codes:
-                    return _judge(writes, reasons)
+                why = _why(also, reasons[len(writes) :])
+                if "ConditionalCheckFailed" in codes or why:
+                    return _judge(writes, reasons[: len(writes)], why)
                 if not codes or not codes <= PASSING_REASONS:
                     raise self._cancelled(error, reasons) from error
             throttled += codes != {"TransactionConflict"}
@@ -267,7 +278,33 @@ class DynamoStore:
         return translate(told, "dynamodb", "TransactWriteItems", self.table, 1)
 
 
-def _judge(writes: Sequence[Write], reasons: list[dict[str, Any]]) -> Refused | None:
+def _wrong(entry: Any) -> str:
+    """What is wrong with a write of the user's, as far as it can be seen here; "" where nothing is."""
+    import json
+
+    verb = next(iter(entry)) if isinstance(entry, dict) and len(entry) == 1 else None
+    if verb not in VERBS or not isinstance(entry[verb], dict) or not isinstance(entry[verb].get("TableName"), str):
+        return f'is no {{"Put": {{"TableName": ..., ...}}}} (or {", ".join(VERBS[1:])}): {entry!r:.200}'
+    try:
+        json.dumps(entry)
+    except (TypeError, ValueError) as error:
+        return f'({verb} on {entry[verb]["TableName"]!r}) is not in DynamoDB\'s own words, as {{"N": "1"}}: {error}'
+    return ""
+
+
+def _why(also: Sequence[Any], reasons: Sequence[dict[str, Any]]) -> str:
+    """Which writes of the user's had something against the transaction that will not pass; "" where none had."""
+    told = []
+    for place, (entry, reason) in enumerate(zip(also, reasons, strict=False)):
+        code = reason.get("Code") or "None"
+        if code not in ("None", *PASSING_REASONS):
+            [(verb, request)] = entry.items()
+            message = f": {reason['Message']}" if reason.get("Message") else ""
+            told.append(f"write {place + 1} of {len(also)} ({verb} on {request['TableName']!r}): {code}{message}")
+    return "; ".join(told)
+
+
+def _judge(writes: Sequence[Write], reasons: list[dict[str, Any]], why: str) -> Refused | None:
     standing: list[Item | None] = []
     for write, reason in zip(writes, reasons, strict=True):
         failed = reason.get("Code") == "ConditionalCheckFailed"
@@ -275,7 +312,7 @@ def _judge(writes: Sequence[Write], reasons: list[dict[str, Any]]) -> Refused | 
         if _is_own(write, item):
             return None
         standing.append(item)
-    return Refused(standing)
+    return Refused(standing, why)
 
 
 def _is_own(write: Write, standing: Item | None) -> bool:

@@ -1,11 +1,12 @@
-"""The command `onward`. Exit codes: 0 done, 1 the run failed or was cancelled (`check`: some runs would diverge), 2 the
-request cannot be carried out."""
+"""The command `onward`. Exit codes: 0 done, 1 the run failed or was cancelled (`check`: some runs would diverge;
+`complete`, `fail`, `beat`: the answer does not count), 2 the request cannot be carried out."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ..core.errors import OnwardError
 
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
         command.add_argument("--debug", action="store_true", help="show tracebacks")
 
+    _add_answers(commands)
     for command in (run, resume, retry, rerun):
         command.add_argument("--store", metavar="FILE", default=DEFAULT_STORE, help="the store (default: %(default)s)")
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
@@ -124,6 +126,40 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--log", action="store_true", help="print the engine's log lines to standard error")
         command.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
+
+
+def _add_answers(commands: Any) -> None:
+    """The commands that answer a callback."""
+    for name, told in (
+        ("complete", "let the step that waits for a token go on, with data"),
+        ("fail", "let the step that waits for a token fail, with an error"),
+        ("beat", "say that whoever works on a callback is alive"),
+    ):
+        command = commands.add_parser(name, help=told)
+        command.add_argument("token", metavar="TOKEN", help="the token that the step has handed out")
+        if name == "complete":
+            command.add_argument(
+                "--data", metavar="JSON", help="what the step returns, as JSON or @FILE (default: null)"
+            )
+        if name == "fail":
+            command.add_argument("--error", metavar="TEXT", required=True, help="what went wrong")
+            command.add_argument("--type", metavar="NAME", default="CallbackFailed", help="(default: %(default)s)")
+        place = command.add_mutually_exclusive_group()
+        place.add_argument("--store", metavar="FILE", help=f"a store file (default: {DEFAULT_STORE})")
+        place.add_argument("--table", metavar="NAME", help="a deployed DynamoDB table (default: ONWARD_TABLE)")
+        command.add_argument("--function", metavar="NAME", help="the function to wake (default: ONWARD_FUNCTION)")
+        command.add_argument("--bucket", metavar="NAME", help="for data over 64 KiB (default: ONWARD_BUCKET)")
+        command.add_argument("--prefix", metavar="TEXT", help="what its keys begin with (default: ONWARD_PREFIX)")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+        command.set_defaults(command=_answer, answer=name)
+
+
+def _answer(options: argparse.Namespace) -> int:
+    from . import answer
+
+    code: int = getattr(answer, options.answer)(options)
+    return code
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@
     │   ├── UnknownWorkflow
     │   ├── InvalidEvent
     │   ├── UnknownRun
+    │   ├── UnknownCallback
     │   ├── UnknownPayload
     │   ├── NestedStep
     │   ├── LeaveSwallowed
@@ -21,8 +22,10 @@
     ├── StepFailure            theirs: the user's code failed, or says how it wants to be treated
     │   ├── StepError
     │   ├── NonRetriable
+    │   │   └── WriteRefused
     │   ├── RetryAfter
     │   ├── StepTimeout
+    │   ├── HeartbeatLost
     │   └── Crashed
     └── Fault                  ours or the world's: nothing that the user wrote
         ├── Unavailable
@@ -86,6 +89,10 @@ class InvalidEvent(DefinitionError):
 
 class UnknownRun(DefinitionError):
     """There is no such run in this store."""
+
+
+class UnknownCallback(DefinitionError):
+    """No callback of this store has that token."""
 
 
 class UnknownPayload(DefinitionError):
@@ -157,6 +164,10 @@ class NonRetriable(StepFailure):
     The workflow can catch the `StepError` that follows. Raised in the workflow itself, it fails the run."""
 
 
+class WriteRefused(NonRetriable):
+    """A write that `step.transact` was given was refused, and so nothing of that step was written."""
+
+
 class RetryAfter(StepFailure):
     """Raise it in a step to choose the time of the next attempt: seconds from now, or a datetime (naive: UTC).
     It consumes an attempt like any other error."""
@@ -175,6 +186,10 @@ class RetryAfter(StepFailure):
 
 class StepTimeout(StepFailure):
     """A step ran longer than its `timeout=` allows, or into the end of its invocation."""
+
+
+class HeartbeatLost(StepFailure):
+    """Whoever was to complete a callback gave no sign of life for longer than its `heartbeat=` allows."""
 
 
 class Crashed(StepFailure):

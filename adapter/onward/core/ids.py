@@ -55,6 +55,28 @@ def idempotency_key(run: str, key: Key) -> str:
     return f"{run}-{_digest(16, 'step', run, key[0], str(key[1]))}"
 
 
+def callback_token(run: str, salt: str, key: Key) -> str:
+    """The token by which somebody outside completes the callback of a step: the same at every replay. Whoever knows
+    the run and its steps, and not the salt, cannot guess it."""
+    secret = _digest(16, "callback", run, salt, key[0], str(key[1]))
+    return f"{run}.{secret}{_seal(run, salt, secret)}"
+
+
+def callback_event(token: str) -> str:
+    """The id of the event that completes the callback with that token, so that there is one."""
+    return f"onward/callback/{token}"
+
+
+def is_callback_token(token: str, run: str, salt: str) -> bool:
+    """Whether that run has made this token, for whichever of its steps."""
+    secret = token[len(run) + 1 :][:16]
+    return token == f"{run}.{secret}{_seal(run, salt, secret)}"
+
+
+def _seal(run: str, salt: str, secret: str) -> str:
+    return _digest(8, "seal", run, salt, secret)
+
+
 def plan_digest(keys: Iterable[Key]) -> str:
     """Twelve characters by which a replay sees that it planned the same steps in the same order."""
     return _digest(12, "plan", *(part for name, ordinal in keys for part in (name, str(ordinal))))

@@ -151,14 +151,16 @@ def _whole(number: Any) -> int:
 
 # ------------------------------------------------------------------------------------------ what a step came to
 class Done:
-    """A step that succeeded. Its value is JSON text, or where that was too large the reference of a blob."""
+    """A step that succeeded, at that time. Its value is JSON text, or where that was too large the reference of a
+    blob."""
 
-    __slots__ = ("attempts", "blob", "text")
+    __slots__ = ("at_ms", "attempts", "blob", "text")
 
-    def __init__(self, text: str | None, blob: str | None, attempts: int) -> None:
+    def __init__(self, text: str | None, blob: str | None, attempts: int, at_ms: int) -> None:
         self.text = text
         self.blob = blob
         self.attempts = attempts
+        self.at_ms = at_ms
 
 
 class Broken:
@@ -174,7 +176,7 @@ class Broken:
 def outcome_of(body: dict[str, Any], value: str | None) -> Done | Broken:
     """The outcome that a record `done` or `broken` holds, in the log or in a lane."""
     if body["k"] == status.DONE:
-        return Done(value, body.get("blob"), _whole(body["a"]))
+        return Done(value, body.get("blob"), _whole(body["a"]), _whole(body["at"]))
     return Broken(Failure.from_json(body["e"]), _whole(body["a"]))
 
 
@@ -235,6 +237,7 @@ class Fold:
         "resting",
         "results",
         "run",
+        "salts",
         "size_bytes",
         "slept",
         "status",
@@ -250,6 +253,8 @@ class Fold:
         self.head: Item | None = None  # as last read; the log is the truth
         self.body: dict[str, Any] = {}  # the record `started`
         self.value: str | None = None  # its event's data
+        # the write token of that record, and of the runs that it is a fork of: chance that nobody outside can know
+        self.salts: dict[str, str] = {}
         self.memo: dict[Key, Done | Broken] = {}  # of steps in sequence
         self.trouble: dict[Key, Trouble] = {}
         self.slept: dict[Key, int] = {}  # sleeps in sequence, with the time when they end
@@ -290,6 +295,8 @@ class Fold:
             self.deaths = 0
             self.resting = None
         self.last_invocation = body.get("i")
+        if seq == 0:
+            self.salts = {self.run: item.token, **body.get("salts", {})}
         _APPLY[kind](self, body, item.value)
         if body.get("left"):
             self.flight.clear()
@@ -300,7 +307,7 @@ class Fold:
         lane, _ = lane_of(item)
         try:
             _whole(body["at"])
-            self.results[lane] = ((body["s"], _whole(body["n"])), outcome_of(body, item.value))
+            self.results[lane] = ((body["s"], _whole(body["n"])), self._of_line(outcome_of(body, item.value)))
             if "event" in body:
                 self.received.append(body["event"])
         except UNREADABLE as error:
@@ -316,6 +323,14 @@ class Fold:
     def workflow(self) -> str:
         workflow: str = self.body["workflow"]
         return workflow
+
+    def _of_line(self, outcome: Done | Broken) -> Done | Broken:
+        """An outcome, later by what passed between the end of a copied log and its fork, where it was copied: so what
+        counts from it has the time that it had left."""
+        if type(outcome) is Done and "fork" in self.body:
+            forks = [*self.body.get("forks", ()), self.body["fork"]]
+            outcome.at_ms += sum(fork["late"] for fork in forks if outcome.at_ms < fork["at"])
+        return outcome
 
     @property
     def born_ms(self) -> int:
@@ -374,7 +389,7 @@ class Fold:
     def _outcome(self, body: dict[str, Any], value: str | None) -> None:
         key = (body["s"], _whole(body["n"]))
         self.trouble.pop(key, None)
-        self.memo[key] = outcome_of(body, value)
+        self.memo[key] = self._of_line(outcome_of(body, value))
 
     def _slept(self, body: dict[str, Any], value: str | None) -> None:
         self.resting = (body["s"], _whole(body["n"]))

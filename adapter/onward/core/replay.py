@@ -23,7 +23,7 @@ finished step: a step that only failed so far may be renamed or removed, since t
 from __future__ import annotations
 
 from .errors import DefinitionError, Drift, InvalidName, Leave, LeaveSwallowed, NestedStep, StepError
-from .ids import plan_digest
+from .ids import callback_token, plan_digest
 from .log import Broken, Done
 from .values import MAX_NAME_CHARS, display
 
@@ -58,9 +58,11 @@ class Wanted:
         "once",
         "output_type",
         "retry",
+        "returns",
         "sends",
         "sleep_ms",
         "timeout_s",
+        "transacts",
         "until_ms",
         "wait",
     )
@@ -81,6 +83,8 @@ class Wanted:
         wait: Wait | None = None,
         child: Child | None = None,
         sends: bool = False,
+        transacts: bool = False,
+        returns: Any = None,
     ) -> None:
         self.key = key
         self.fn = fn
@@ -95,16 +99,17 @@ class Wanted:
         self.wait = wait  # a wait for events
         self.child = child  # another run, whose result it brings
         self.sends = sends  # an event, named by its arguments: the engine performs it
+        self.returns = returns  # what is recorded in place of what its function returns (None: just that)
+        self.transacts = transacts  # the writes that its function returns, together with its record
 
     @property
     def is_sleep(self) -> bool:
-        return self.fn is None and self.stands_ms is None
+        return self.fn is None and self.stands_for is None
 
     @property
-    def stands_ms(self) -> int | None:
-        """For how long it stands at most until something outside brings its result; None where it does not."""
-        outside = self.wait or self.child
-        return outside.timeout_ms if outside else None
+    def stands_for(self) -> Wait | Child | None:
+        """What outside brings its result; None where it is performed, or sleeps."""
+        return self.wait or self.child
 
     def ends_ms(self, now_ms: int) -> int:
         """When a sleep that begins now is over."""
@@ -221,6 +226,20 @@ class Replay:
             branch.used += 1
         self._asked[key] = None
         return key
+
+    @property
+    def run(self) -> str:
+        return self._fold.run
+
+    def token(self, key: Key, run: str | None = None) -> str:
+        """The token by which somebody outside completes the callback of this step; `run`: who has handed it out, this
+        run or one that it is a fork of."""
+        return callback_token(run or self._fold.run, self._fold.salts[run or self._fold.run], key)
+
+    def stood_until_ms(self, wanted: Wanted) -> int:
+        """Until when a wait that is over was to stand, as the record has it that put it in flight."""
+        plan, index = self._lanes[wanted.key]
+        return self._fold.plans[plan].waits[index]
 
     def outcome(self, wanted: Wanted) -> Outcome | None:
         """The outcome that the workflow may see by now."""

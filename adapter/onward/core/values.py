@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     """A step within its run: its name, and which of the steps of that name it is, counted from 1."""
 
 MAX_NAME_CHARS = 256
+OWN_EVENTS = "onward/"  # how the names and the ids of Onward's own events begin, and nobody else's
 
 
 class Event:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 
 from .ids import _digest
-from .values import MAX_NAME_CHARS
+from .values import MAX_NAME_CHARS, OWN_EVENTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ MAX_PATH_CHARS = 256
 MAX_VALUE_CHARS = 1_000
 MAX_EVENTS = 10  # that one wait may be for
 ROOTS = ("data", "id")
+CALLBACK, BEAT = "onward/callback", "onward/beat"
 
 EVENT = "E"  # the item of an event, in its partition
 SHAPES, WAITS, ENDS = "S#", "W#", "X"
@@ -38,12 +39,14 @@ SHAPES, WAITS, ENDS = "S#", "W#", "X"
 
 
 class Match:
-    """An event that is waited for: its `name`, and the JSON text that must stand at each of its `paths`."""
+    """An event that is waited for: its `name`, and the JSON text that must stand at each of its `paths`. `since_ms`:
+    who looks back looks no further, whatever the wait says."""
 
-    __slots__ = ("name", "paths", "values")
+    __slots__ = ("name", "paths", "since_ms", "values")
 
-    def __init__(self, name: str, wanted: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, wanted: Mapping[str, Any], since_ms: int = 0) -> None:
         self.name = name
+        self.since_ms = since_ms
         self.paths = sorted(wanted)
         self.values = [canonical(wanted[path]) for path in self.paths]
 
@@ -63,7 +66,10 @@ class Match:
         return values_of(event, self.paths) == self.values
 
     def told(self, values: bool) -> str:
-        """It, as people read it; with the values, or the paths alone."""
+        """It, as people read it; with the values, or the paths alone. An event of our own is told without, for they
+        have a token in them, and whoever may look at a run may not answer for it."""
+        if self.name.startswith(OWN_EVENTS):
+            return repr(self.name)
         pairs = zip(self.paths, self.values, strict=True)
         wanted = ", ".join(f"{path} = {value}" if values else path for path, value in pairs)
         return f"{self.name!r}" + (f" with {wanted}" if wanted else "")
@@ -71,9 +77,11 @@ class Match:
 
 class Wait:
     """What a step waits for: the first event that fits one of `matches` and of which `where` says yes; for
-    `timeout_ms`. Events count that arrived at `since_ms` or later (None: since the run was started)."""
+    `timeout_ms`, and not beyond `until_ms`. Events count that arrived at `since_ms` or later (None: since the run was
+    started). `closes`: the id of an event that must not have come when the wait ends with nothing, and that comes too
+    late from then on."""
 
-    __slots__ = ("matches", "since_ms", "timeout_ms", "where")
+    __slots__ = ("closes", "matches", "since_ms", "timeout_ms", "until_ms", "where")
 
     def __init__(
         self,
@@ -81,11 +89,20 @@ class Wait:
         timeout_ms: int,
         since_ms: int | None = None,
         where: Callable[[Event], Any] | None = None,
+        until_ms: int | None = None,
+        closes: str | None = None,
     ) -> None:
         self.matches = matches
         self.timeout_ms = timeout_ms
         self.since_ms = since_ms
         self.where = where
+        self.until_ms = until_ms
+        self.closes = closes
+
+    def ends_ms(self, now_ms: int) -> int:
+        """When a wait that begins now is over."""
+        ends_ms = now_ms + self.timeout_ms
+        return ends_ms if self.until_ms is None else min(ends_ms, self.until_ms)
 
 
 class Child:
@@ -97,6 +114,9 @@ class Child:
         self.workflow = workflow
         self.data = data
         self.timeout_ms = timeout_ms
+
+    def ends_ms(self, now_ms: int) -> int:
+        return now_ms + self.timeout_ms
 
 
 def matches_of(events: Mapping[str, Mapping[str, Any] | None]) -> list[Match]:

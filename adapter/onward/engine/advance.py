@@ -27,11 +27,13 @@ from ..core.errors import (
     RequestRefused,
     StepError,
     Unavailable,
+    WriteRefused,
 )
 from ..core.ids import idempotency_key, plan_digest
 from ..core.log import NAMES_IN_PLAN, event_of, run_context, step_context
 from ..core.replay import Replay
 from ..core.values import Failure, display
+from ..ports import MAX_WRITES
 from ..step import MAX_SLEEP_MS, CurrentStep, Step
 from .perform import describe, perform
 
@@ -93,6 +95,7 @@ class Invocation:
         self.performed = 0
         self.slowest_ms = 0
         self.sends: list[tuple[Wake, int | None]] = []
+        self.writes: Sequence[Any] = ()  # the user's own, which belong to the record of the attempt that was made last
 
     # -------------------------------------------------------------------------------------------------- conduct
     def conduct(self) -> None:
@@ -170,7 +173,7 @@ class Invocation:
                 f"workflow {self.workflow.name!r} called more than {self.workflow.max_steps:,} steps in one run: "
                 f"raise max_steps=, or give each step more to do"
             )
-        if len(fresh) == 1 and not flight and fresh[0].stands_ms is None:
+        if len(fresh) == 1 and not flight and fresh[0].stands_for is None:
             self._alone(fresh[0])
             return
         if self.fold.in_flight - len(self.seen) + len(fresh) > MAX_IN_FLIGHT:
@@ -227,7 +230,11 @@ class Invocation:
             if wanted.once:
                 self._append(self._outcome(wanted, status.BEGUN, attempts + 1))
             body, text = self.attempt(wanted, attempts + 1)
-            self._append(body, text)
+            try:
+                self._append(body, text, self.writes)
+            except WriteRefused as error:
+                body = self.refused(wanted, attempts + 1, error)
+                self._append(body)
             if body["k"] == status.RETRYING:
                 self._leave_until(body["until"])
         if not self.engine.fills(self.workflow):
@@ -250,6 +257,7 @@ class Invocation:
             fold.run, fold.workflow, display(wanted.key), attempt, idempotency_key(fold.run, wanted.key)
         )
         started_ms = clock.now_ms()
+        self.writes = ()
         if wanted.sends:
             from .waiting import sender
 
@@ -264,6 +272,11 @@ class Invocation:
             if hooks is not None:
                 hooks.before(wanted)
             result = perform(wanted, current, self._limit_s(wanted, started_ms), self.workflow.is_async)
+            if wanted.returns is not None:
+                result = wanted.returns
+            if wanted.transacts:
+                self.writes = checked_writes(result, wanted)
+                result = len(self.writes)
             if hooks is not None:
                 result = hooks.after(result)
             text = encode(result, f"the result of step {display(wanted.key)!r}", wanted.output_type)
@@ -271,6 +284,7 @@ class Invocation:
                 self._check_fits(wanted, text)
             value, blob = self.ledger.spill(text, step_context(fold.run, wanted.key))
         except (Exception, SystemExit) as error:
+            self.writes = ()
             failure = describe(error, clock.now_ms())
             failure.final = failure.final or isinstance(error, ItemTooLarge)
             body = self._failed(wanted, attempt, failure, started_ms)
@@ -283,6 +297,11 @@ class Invocation:
         self.slowest_ms = max(self.slowest_ms, spent_ms)
         self.engine.note("INFO", "step done", **self._ids(wanted, attempt), duration_ms=spent_ms)
         return self._outcome(wanted, status.DONE, attempt, ms=spent_ms, **({"blob": blob} if blob else {})), value
+
+    def refused(self, wanted: Wanted, attempt: int, error: WriteRefused) -> dict[str, Any]:
+        """The record of an attempt whose own writes were refused: that is final, as their conditions are."""
+        now_ms = self.engine.clock.now_ms()
+        return self._failed(wanted, attempt, describe(error, now_ms), now_ms)
 
     def _check_fits(self, wanted: Wanted, text: str) -> None:
         try:
@@ -315,13 +334,13 @@ class Invocation:
         name, ordinal = wanted.key
         return {"k": kind, "s": name, "n": ordinal, "a": attempt, "at": self.engine.clock.now_ms(), **fields}
 
-    def _append(self, body: dict[str, Any], value: str | None = None) -> None:
+    def _append(self, body: dict[str, Any], value: str | None = None, also: Sequence[Any] = ()) -> None:
         body.setdefault("at", self.engine.clock.now_ms())
         if self.alone and self.fold.flight:  # the losers of a race, say: nobody will ever wait for them again
             body["left"] = 1
         if self.invocation is not None and self.engine.fills(self.workflow):
             body["i"] = self.invocation
-        self.ledger.append(self.fold, body, value)
+        self.ledger.append(self.fold, body, value, also)
 
     # -------------------------------------------------------------------------------------- several in parallel
     def _plan(self, fresh: list[Wanted]) -> None:
@@ -337,7 +356,7 @@ class Invocation:
             "digest": plan_digest(wanted.key for wanted in fresh),
             "names": [wanted.key for wanted in fresh[:NAMES_IN_PLAN]],
         }
-        waits = {str(n): now_ms + wanted.stands_ms for n, wanted in enumerate(fresh) if wanted.stands_ms is not None}
+        waits = {str(n): wanted.stands_for.ends_ms(now_ms) for n, wanted in enumerate(fresh) if wanted.stands_for}
         for wanted in fresh:
             if wanted.child is not None:
                 self.engine.app[wanted.child.workflow]  # raises here what cannot be begun, before it is planned
@@ -462,6 +481,20 @@ def ends_ms(wanted: Wanted, now_ms: int) -> int:
     if until_ms - now_ms > MAX_SLEEP_MS:
         raise InvalidOption(f"step {display(wanted.key)!r}: sleep_until takes a time within 366 days from now")
     return until_ms
+
+
+def checked_writes(writes: Any, wanted: Wanted) -> Sequence[Any]:
+    """The writes of a step of `step.transact`, if they fit a transaction beside its record."""
+    if not isinstance(writes, list | tuple):
+        raise InvalidOption(
+            f"step {display(wanted.key)!r}: transact takes a list of writes, not {type(writes).__name__}"
+        )
+    if len(writes) >= MAX_WRITES:
+        raise InvalidOption(
+            f"step {display(wanted.key)!r}: transact takes up to {MAX_WRITES - 1} writes, not {len(writes)}: a "
+            f"transaction of DynamoDB holds {MAX_WRITES}, and the step's own record is one of them"
+        )
+    return writes
 
 
 def crashed(once: bool) -> Failure:

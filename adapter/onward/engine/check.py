@@ -122,7 +122,7 @@ class _ReadOnlyStore:
         self.marks = store.marks
         self.due = store.due
 
-    def write(self, writes: Sequence[Write]) -> Refused | None:
+    def write(self, writes: Sequence[Write], also: Sequence[Any] = ()) -> Refused | None:
         raise _refuse(f"write {key_of(writes[0])[1]!r}")
 
     def mark(self, partition: str, sort: str, adds: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
@@ -223,7 +223,7 @@ class Trial(Invocation):
     def attempt(self, wanted: Wanted, attempt: int) -> tuple[dict[str, Any], str | None]:
         raise Leave
 
-    def _append(self, body: dict[str, Any], value: str | None = None) -> None:
+    def _append(self, body: dict[str, Any], value: str | None = None, also: Sequence[Any] = ()) -> None:
         raise Leave
 
     def _unwritten(self) -> None:

@@ -25,7 +25,7 @@ So a thousand steps that are awaited together cost a thousand results, marks and
 from __future__ import annotations
 
 from ..core import status
-from ..core.errors import Leave
+from ..core.errors import Leave, WriteRefused
 from ..core.log import (
     HEAD,
     MAX_KEY_DIGITS,
@@ -40,6 +40,7 @@ from ..core.log import (
     partition_of,
     plan_marks_key,
     run_of,
+    step_context,
     unreadable,
 )
 from ..ports import Drop, Put, Swap
@@ -197,7 +198,7 @@ class LaneInvocation(Invocation):
         raise Leave  # not awaited any more, as by a task that was cancelled
 
     def _perform(self, wanted: Wanted) -> None:
-        if wanted.stands_ms is not None:
+        if wanted.stands_for is not None:
             self._stand(wanted, self.move.waits[self.lane[1]])
             return
         now_ms = self.engine.clock.now_ms()
@@ -216,19 +217,31 @@ class LaneInvocation(Invocation):
             ):
                 raise Leave
             body, value = self.attempt(wanted, self.number)
+            if self.writes:
+                self._transact(wanted, body, value)
+                return
         if body["k"] == status.RETRYING:
             if self._put(attempt_key(self.lane, self.number), body):
                 self.sends.append((_step_wake(self.fold.run, self.lane, self.number + 1), body["until"]))
             raise Leave
         self._settle(body, value)
 
-    def _settle(self, body: dict[str, Any], value: str | None, also: Sequence[Drop] = ()) -> None:
-        """Put the result where none is; the first one counts."""
+    def _settle(
+        self, body: dict[str, Any], value: str | None, also: Sequence[Put | Drop] = (), own: Sequence[Any] = ()
+    ) -> Item | None:
+        """Put the result where none is, together with writes of the user's `own`; the first one counts. Where none is
+        and the first of `also` finds its place taken, nothing is written: then this returns what stands there. Raises
+        `WriteRefused`."""
         item = self.ledger.item(self.fold.run, lane_key(self.lane), body, value)
-        refused = self.ledger.store.write([Put(item), *also])
+        refused = self.ledger.store.write([Put(item), *also], own)
         standing = item if refused is None else refused.standing[0]
-        assert standing is not None
+        if standing is None:
+            assert refused is not None
+            if refused.why:
+                raise WriteRefused(refused.why)
+            return refused.standing[1]
         self.settled(standing)
+        return None
 
     def _stand(self, wanted: Wanted, until_ms: int) -> None:
         """Begin to wait for what something outside brings; or say what came of it."""
@@ -245,9 +258,20 @@ class LaneInvocation(Invocation):
         if wanted.wait is None:
             self._settle(self._outcome(wanted, status.BROKEN, 1, e=waiting.too_late(wanted).to_json()), None)
             return
-        told, value = found or ({}, None)
         places = waiting.places_of(self.fold.run, self.lane, wanted.wait)
-        self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
+        told, value = found or ({}, None)
+        closing = [waiting.closed(self.ledger, wanted.wait.closes)] if found is None and wanted.wait.closes else []
+        came = self._settle(self._outcome(wanted, status.DONE, 1, **told), value, [*closing, *places])
+        if came is not None:  # what would have come too late was there before
+            told, value = waiting.result_of_kept(self.ledger, came, step_context(self.fold.run, wanted.key))
+            self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
+
+    def _transact(self, wanted: Wanted, body: dict[str, Any], value: str | None) -> None:
+        """Put the result together with the user's own writes, or that they were refused."""
+        try:
+            self._settle(body, value, own=self.writes)
+        except WriteRefused as error:
+            self._settle(self.refused(wanted, self.number, error), None)
 
     def _stands(self) -> bool:
         """Whether the wait was written down by an attempt before this one. It is written down once, or what comes late

@@ -271,7 +271,8 @@ def _lanes_kept(parent: _Parent, fold: Fold, redone: set[Lane]) -> Iterator[Item
 
 def _restarted(engine: Engine, parent: _Parent, fold: Fold, item: Item, closed: set[str], redone: set[Lane]) -> Item:
     """A record that a fork copies, where what is still open gets the time that it had left, and a step that is done
-    again its whole time. `closed`: the lanes that have a result."""
+    again its whole time. Waits that are over move along, since the next heartbeat counts from them. `closed`: the lanes
+    that have a result."""
     body = fields_of(item)
     plan, now_ms = int(item.sort[2:]), engine.clock.now_ms()
     stood_ms = fields_of(parent.log[fold.next_seq])["at"]
@@ -279,11 +280,8 @@ def _restarted(engine: Engine, parent: _Parent, fold: Fold, item: Item, closed: 
     for kind in ("sleeps", "waits"):
         for index, end_ms in body.get(kind, {}).items():
             lane = (plan, int(index))
-            if (
-                lane[1] in fold.flight.get(plan, ())
-                and lane_key(lane) not in closed
-                and index not in body.get("dates", ())
-            ):
+            is_open = lane[1] in fold.flight.get(plan, ()) and lane_key(lane) not in closed
+            if kind == "waits" or (is_open and index not in body.get("dates", ())):
                 body[kind][index] = end_ms + now_ms - (body["at"] if lane in redone else stood_ms)
                 moved = True
     if not moved:
@@ -348,7 +346,12 @@ def _started(
     """The first record of a fork, and its value: the event's data."""
     body, value = dict(parent.fold.body), parent.fold.value
     body.pop("lane", None)
-    body["fork"] = {"run": parent.run, "step": step, "seq": cut, "at": ledger.clock.now_ms()}
+    now_ms = ledger.clock.now_ms()
+    if "fork" in body:
+        body["forks"] = [*body.get("forks", ()), body["fork"]]
+    late_ms = now_ms - fields_of(parent.log[cut])["at"]
+    body["fork"] = {"run": parent.run, "step": step, "seq": cut, "at": now_ms, "late": late_ms}
+    body["salts"] = parent.fold.salts
     if text is not None:
         body.pop("blob", None)
         value, blob = ledger.spill(text, event_context(body["event"]["id"]))

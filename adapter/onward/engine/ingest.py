@@ -13,7 +13,7 @@ from ..core.codec import decode, encode
 from ..core.errors import InvalidEvent, MiddlewareFailed, Misconfigured, RequestRefused, Unavailable, UnknownWorkflow
 from ..core.ids import run_id
 from ..core.log import event_context, fields_of, run_of
-from ..core.values import MAX_NAME_CHARS, Event
+from ..core.values import MAX_NAME_CHARS, OWN_EVENTS, Event
 from ..ports import MAX_WRITES, Item, Put, Swap
 
 TYPE_CHECKING = False
@@ -71,6 +71,7 @@ def ingest(engine: Engine, event: Event) -> list[str]:
     Delivering the event again changes nothing.
     """
     event = _checked(engine, event)
+    _check_not_ours(event)
     return _take_in(engine, event, [workflow for workflow in engine.app if _triggers(engine, workflow, event)])
 
 
@@ -101,6 +102,16 @@ def check_event(engine: Engine, event: Event) -> None:
             )
     if event.at_ms - engine.clock.now_ms() > FURTHEST_MS:
         raise InvalidEvent(f"an event lies up to 366 days ahead, and {event.name!r:.80} is of {event.at.isoformat()}")
+
+
+def _check_not_ours(event: Event) -> None:
+    """Nobody outside completes a callback, or reports a failure, by an event that looks like our own."""
+    for what, text in (("name", event.name), ("id", event.id)):
+        if text.startswith(OWN_EVENTS):
+            raise InvalidEvent(
+                f"the {what} of an event begins with {OWN_EVENTS!r} ({text!r:.80}): those are Onward's own; "
+                f"choose another (a callback is completed by `onward complete TOKEN`)"
+            )
 
 
 def _triggers(engine: Engine, workflow: Workflow, event: Event) -> bool:

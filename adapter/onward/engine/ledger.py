@@ -11,7 +11,7 @@ from _thread import allocate_lock
 
 from ..core import status
 from ..core.codec import decode
-from ..core.errors import BlobCorrupt, BlobMissing, ItemTooLarge, MiddlewareFailed
+from ..core.errors import BlobCorrupt, BlobMissing, ItemTooLarge, MiddlewareFailed, WriteRefused
 from ..core.log import (
     HEAD,
     LAYOUT,
@@ -122,11 +122,13 @@ class Ledger:
         text = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
         return Item(partition_of(run), sort, self.clock.token(), text, value, due_ms)
 
-    def append(self, fold: Fold, body: dict[str, Any], value: str | None = None) -> None:
-        """Append one record, or raise `Superseded`."""
+    def append(self, fold: Fold, body: dict[str, Any], value: str | None = None, also: Sequence[Any] = ()) -> None:
+        """Append one record, together with writes of the user's own, or raise `Superseded`; `WriteRefused` where it is
+        one of those that was refused."""
         item = self.item(fold.run, log_key(fold.next_seq), body, value)
-        if self.store.write([Put(item)]) is not None:
-            raise Superseded
+        refused = self.store.write([Put(item)], also)
+        if refused is not None:
+            raise WriteRefused(refused.why) if refused.why and refused.standing[0] is None else Superseded
         fold.apply(item)
 
     def end(self, fold: Fold, records: Sequence[tuple[dict[str, Any], str | None]], also: Sequence[Put] = ()) -> None:

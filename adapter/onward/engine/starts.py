@@ -12,13 +12,12 @@ sweep finds it where the wake that fires it was lost.
 
 from __future__ import annotations
 
-from ..app import OWN_EVENTS
 from ..core import status
 from ..core.codec import encode
 from ..core.errors import UnknownPayload, UnknownWorkflow
 from ..core.ids import _digest, run_id
 from ..core.log import HEAD, event_context, fields_of, head_of, partition_of
-from ..core.values import MAX_NAME_CHARS, Event
+from ..core.values import MAX_NAME_CHARS, OWN_EVENTS, Event
 from ..core.waits import EVENT, Match, cancel_key, event_digest, event_partition, values_of
 from ..ports import Put
 from .gate import _item, group, place, put_or_swap

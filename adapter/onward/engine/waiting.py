@@ -97,6 +97,17 @@ def kept_event(ledger: Ledger, item: Item) -> tuple[Event, str, int]:
         raise unreadable(item.partition, item.sort, error) from error
 
 
+def closed(ledger: Ledger, event_id: str) -> Put:
+    """What stands in the place of an event that comes too late: it is neither kept nor brought to anybody."""
+    now_ms = ledger.clock.now_ms()
+    body = {"name": "", "id": event_id, "at": now_ms, "arrived": now_ms, "runs": [], "closed": True}
+    return Put(item_of(ledger, event_partition(event_digest(event_id)), EVENT, body))
+
+
+def is_closed(item: Item) -> bool:
+    return fields_of(item).get("closed") is True
+
+
 def item_of(ledger: Ledger, partition: str, sort: str, body: dict[str, Any], value: str | None = None) -> Item:
     text = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
     return Item(partition, sort, ledger.clock.token(), text, value)
@@ -222,9 +233,9 @@ def look_back(
 ) -> tuple[dict[str, Any], str | None] | None:
     """The first event for the wait of that step that came before it, or that nobody brought: what the record of it
     says, and its value."""
-    since_ms = _since_ms(fold, wait)
     found: list[tuple[int, str, Event, str]] = []
     for match in wait.matches:
+        since_ms = max(_since_ms(fold, wait), match.since_ms - CLOCKS_DISAGREE_MS)
         for place, upto_ms in _places(engine, match, since_ms, until_ms):
             for event, text, arrived_ms in _arrived(engine, place, since_ms, upto_ms):
                 digest = event_digest(event.id)
@@ -260,6 +271,11 @@ def result_of(ledger: Ledger, event: Event, text: str, context: str) -> tuple[di
     value, blob = ledger.spill(f'{named[:-1]},"data":{text}}}', context)
     told: dict[str, Any] = {"event": event_digest(event.id), **({"blob": blob} if blob else {})}
     return told, value
+
+
+def result_of_kept(ledger: Ledger, item: Item, context: str) -> tuple[dict[str, Any], str | None]:
+    event, text, _ = kept_event(ledger, item)
+    return result_of(ledger, event, text, context)
 
 
 def _since_ms(fold: Fold, wait: Wait) -> int:

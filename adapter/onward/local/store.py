@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ItemTooLarge, LayoutMismatch, Misconfigured, Unavailable
 from ..core.log import LAYOUT
@@ -43,6 +43,14 @@ CREATE TABLE marks (
 CREATE TABLE wakes (id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, wake TEXT NOT NULL, owner TEXT);
 CREATE INDEX wakes_at ON wakes (at_ms);
 """
+_WRITING = {
+    sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE,
+    sqlite3.SQLITE_ALTER_TABLE,
+}  # fmt: skip
+_FORBIDDEN = {
+    sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH,
+    sqlite3.SQLITE_PRAGMA,
+}  # fmt: skip
 _COLUMNS = "partition, sort, token, body, value, due_ms"
 
 
@@ -176,14 +184,22 @@ class SqliteStore:
             found = [self.rows(f"SELECT {_COLUMNS} FROM items WHERE partition = ? AND sort = ?", key) for key in keys]
         return [Item(*rows[0]) if rows else None for rows in found]  # type: ignore[arg-type]
 
-    def write(self, writes: Sequence[Write]) -> Refused | None:
-        if not 1 <= len(writes) <= MAX_WRITES:
-            raise ValueError(f"1 to {MAX_WRITES} writes at once, not {len(writes)}")
+    def write(self, writes: Sequence[Write], also: Sequence[Any] = ()) -> Refused | None:
+        if not writes or len(writes) + len(also) > MAX_WRITES:
+            raise ValueError(f"1 to {MAX_WRITES} writes at once, not {len(writes) + len(also)}")
         _check_sizes([write.item for write in writes if not isinstance(write, Drop)])
+        try:
+            return self._write(writes, also)
+        except _StatementRefused as refused:
+            return Refused([None] * len(writes), str(refused))
+
+    def _write(self, writes: Sequence[Write], also: Sequence[Any]) -> Refused | None:
         with self.transaction() as db:
             standing = [self._standing(db, write) for write in writes]
             if any(refused for refused, _ in standing):
                 return Refused([item for _, item in standing])
+            for place, statement in enumerate(also):
+                _execute(db, statement, f"write {place + 1} of {len(also)}")
             for write in writes:
                 if isinstance(write, Drop):
                     db.execute("DELETE FROM items WHERE partition = ? AND sort = ?", key_of(write))
@@ -228,6 +244,37 @@ class SqliteStore:
             "SELECT partition, sort, due_ms FROM items WHERE due_ms <= ? ORDER BY due_ms LIMIT ?", (before_ms, limit)
         )
         return [(str(partition), str(sort), _milliseconds(due_ms)) for partition, sort, due_ms in rows]
+
+
+class _StatementRefused(Exception):
+    """A statement of the user's was refused, and with it the transaction."""
+
+
+def _execute(db: sqlite3.Connection, statement: Any, which: str) -> None:
+    """Execute one statement of the user's, on tables of the user's. A transaction, a pragma, or another file would
+    take it out of the transaction in which it stands."""
+    pair = isinstance(statement, list | tuple) and len(statement) == 2
+    if not pair or not isinstance(statement[0], str):
+        raise _StatementRefused(f"{which} is no (sql, parameters), as SQLite needs it: {statement!r:.200}")
+    sql, parameters = statement
+    db.set_authorizer(_allow)
+    try:
+        db.execute(sql, parameters)
+    except (sqlite3.Error, TypeError, ValueError) as error:
+        if (
+            isinstance(error, sqlite3.OperationalError)
+            and error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_ERROR
+        ):
+            raise  # no fault of the statement
+        raise _StatementRefused(f"{which} ({sql:.80}): {type(error).__name__}: {error}") from error
+    finally:
+        db.set_authorizer(None)
+
+
+def _allow(action: int, first: str | None, *rest: str | None) -> int:
+    """What SQLite asks about each action of a user's statement, as it prepares it."""
+    ours = action in _WRITING and first in ("items", "marks", "wakes")
+    return sqlite3.SQLITE_DENY if ours or action in _FORBIDDEN else sqlite3.SQLITE_OK
 
 
 def _milliseconds(number: object) -> int:

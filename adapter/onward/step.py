@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar, overload
 
     from .core.replay import Outcome
-    from .core.values import Event
+    from .core.values import Event, Key
     from .loop import Standing
 
     T = TypeVar("T")
@@ -219,24 +219,30 @@ def _callback(
     stands_ms = timeout_ms if heartbeat_ms is None else min(heartbeat_ms, timeout_ms)
     until_ms = None
     while True:
-        wanted = Wanted(key, wait=Wait(matches, stands_ms, until_ms=until_ms, closes=callback_event(token)))
+        wanted = Wanted(key, wait=Wait(matches, stands_ms, None, None, until_ms, callback_event(token), told.key))
         found = replay.result(wanted, (yield wanted))
         ends_ms = replay.stood_until_ms(wanted)
         if until_ms is None:
             until_ms = ends_ms - stands_ms + timeout_ms
         if found is None and ends_ms < until_ms:
             lost = f"no heartbeat came for {stands_ms / 1000:g} s"
-            raise StepError(display(first), 1, HeartbeatLost.__name__, lost)
+            raise _not_answered(first, wanted, HeartbeatLost.__name__, lost)
         if found is None:
             late = f"nobody has completed it within {timeout_ms / 1000:g} s"
-            raise StepError(display(first), 1, StepTimeout.__name__, late)
+            raise _not_answered(first, wanted, StepTimeout.__name__, late)
         if found["name"] == CALLBACK:
             break
         matches[1] = Match(BEAT, by, since_ms=found["at"])
         key = replay.key(name)
     if error := found["data"].get("error"):
-        raise StepError(display(first), 1, error["type"], error["message"])
+        raise _not_answered(first, wanted, error["type"], error["message"])
     return found["data"]["data"]
+
+
+def _not_answered(step: Key, wanted: Wanted, type: str, message: str) -> StepError:
+    error = StepError(display(step), 1, type, message)
+    error._key = wanted.key
+    return error
 
 
 def _wait_until(

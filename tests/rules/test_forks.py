@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from onward import App, CancelOn, Concurrency, StepError, Throttle
+from onward import App, CancelOn, Concurrency, NonRetriable, StepError, Throttle
 from onward.core.errors import InvalidOption, Unavailable, UnknownRun, UnknownWorkflow
 from onward.core.log import log_key, partition_of
-from onward.engine import control, forks
+from onward.engine import callbacks, control, forks
 from onward.ports import Put
 from onward.testing import Rehearsal
 from tests.rules.acting import ASYNC, STEADY, SYNC, both, records
@@ -581,3 +581,76 @@ def test_a_fork_of_a_workflow_that_is_gone_says_so():
         stage.engine.app = App("without")
         with pytest.raises(UnknownWorkflow):
             forks.fork(stage.engine, parent["run_id"])
+
+
+# ----------------------------------------------------------------------------------- callbacks, and conditions
+def approving(tokens, world):
+    async def work(event, step):
+        async def ask():
+            return await step.callback("approve", tokens.append, timeout=3600)
+
+        async def act():
+            await step.sleep("rest", 60)
+            return await step.run("act", world.do, "act", retries=0)
+
+        return await asyncio.gather(ask(), act())
+
+    return work
+
+
+def test_who_was_asked_in_vain_is_asked_anew():
+    tokens = []
+    with Rehearsal(SYNC.app(lambda event, step: step.callback("approve", tokens.append, timeout=60))) as stage:
+        parent = stage.send("go")
+        assert "StepTimeout" in parent["error"]["message"]
+        run = forks.retry(stage.engine, parent["run_id"])
+        stage.pass_time(1)
+        assert len(set(tokens)) == 2, "another token"
+        assert callbacks.complete(stage.engine, tokens[0], "no") == callbacks.TOO_LATE
+        assert callbacks.complete(stage.engine, tokens[1], "yes") == callbacks.ACCEPTED
+        stage.drain()
+        assert stage.view(run)["result"] == "yes"
+        again = forks.fork(stage.engine, run, "approve")
+        stage.pass_time(1)
+        assert len(set(tokens)) == 3, "also where there is an answer"
+        callbacks.complete(stage.engine, tokens[2], "perhaps")
+        stage.drain()
+        assert stage.view(again)["result"] == "perhaps" and stage.view(run)["result"] == "yes"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_callback_that_is_open_in_a_fork_keeps_its_token(times):
+    tokens, world = [], World("act")
+    with Rehearsal(ASYNC.app(approving(tokens, world))) as stage:
+        run = stage.send("go")["run_id"]
+        for _ in range(times):
+            assert callbacks.complete(stage.engine, tokens[0], "early") == callbacks.TOO_LATE, "nobody waits any more"
+            stage.pass_time(100)
+            run = forks.retry(stage.engine, run)
+            stage.pass_time(5)
+        world.mended()
+        run = forks.retry(stage.engine, run) if stage.view(run)["status"] == "failed" else run
+        stage.pass_time(5)
+        assert len(tokens) == 1
+        assert callbacks.complete(stage.engine, tokens[0], "yes") == callbacks.ACCEPTED
+        stage.drain()
+        assert stage.view(run)["result"] == ["yes", "act"]
+
+
+def test_a_condition_has_the_time_that_it_had_left():
+    looks = []
+
+    def look():
+        looks.append(stage.clock.now_ms())
+        if len(looks) == 2:
+            raise NonRetriable("broken")
+
+    app = SYNC.app(lambda event, step: step.wait_until("look", look, every=60, timeout=300))
+    with Rehearsal(app) as stage:
+        parent = stage.send("go")
+        assert parent["status"] == "failed" and len(looks) == 2
+        stage.pass_time(100_000)
+        began_ms = stage.clock.now_ms()
+        run = redone(stage, forks.retry, parent["run_id"])
+        assert run["status"] == "completed" and run["result"] is None
+        assert [at_ms - began_ms for at_ms in looks[2:]] == [0, 60_000, 120_000, 180_000, 240_000]

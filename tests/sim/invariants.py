@@ -361,6 +361,9 @@ class Invariants:
         made = json.loads(unsealed(value or "null"))
         if made is None:
             return  # a condition that did not hold
+        if step.endswith(".notify"):
+            self.hold(4, made == run.id, f"{step} of {run.id} has handed out the token of {made}")
+            return
         by: Performance = performed[made["by"] - 1]
         self.hold(4, by.attempt == body["a"], f"{step} of {run.id}: attempt {body['a']} has the value of {by.attempt}")
 

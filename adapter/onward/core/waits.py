@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from .values import Event
+    from .values import Event, Key
 
 MAX_PATHS = 5
 MAX_PATH_CHARS = 256
@@ -79,9 +79,9 @@ class Wait:
     """What a step waits for: the first event that fits one of `matches` and of which `where` says yes; for
     `timeout_ms`, and not beyond `until_ms`. Events count that arrived at `since_ms` or later (None: since the run was
     started). `closes`: the id of an event that must not have come when the wait ends with nothing, and that comes too
-    late from then on."""
+    late from then on. `asked`: the step that has asked somebody outside for it."""
 
-    __slots__ = ("closes", "matches", "since_ms", "timeout_ms", "until_ms", "where")
+    __slots__ = ("asked", "closes", "matches", "since_ms", "timeout_ms", "until_ms", "where")
 
     def __init__(
         self,
@@ -91,7 +91,9 @@ class Wait:
         where: Callable[[Event], Any] | None = None,
         until_ms: int | None = None,
         closes: str | None = None,
+        asked: Key | None = None,
     ) -> None:
+        self.asked = asked
         self.matches = matches
         self.timeout_ms = timeout_ms
         self.since_ms = since_ms

@@ -262,8 +262,10 @@ class LaneInvocation(Invocation):
         told, value = found or ({}, None)
         closing = [waiting.closed(self.ledger, wanted.wait.closes)] if found is None and wanted.wait.closes else []
         came = self._settle(self._outcome(wanted, status.DONE, 1, **told), value, [*closing, *places])
-        if came is not None:  # what would have come too late was there before
-            told, value = waiting.result_of_kept(self.ledger, came, step_context(self.fold.run, wanted.key))
+        if came is not None:  # what would have come too late was there before, or is too late for another fork as well
+            told, value = ({}, None)
+            if not waiting.is_closed(came):
+                told, value = waiting.result_of_kept(self.ledger, came, step_context(self.fold.run, wanted.key))
             self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
 
     def _transact(self, wanted: Wanted, body: dict[str, Any], value: str | None) -> None:

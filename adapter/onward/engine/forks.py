@@ -11,6 +11,7 @@ returned. What is performed anew is the step itself and all that the log says be
   not observed by then, are performed anew. So are those without a result. Sleeps and waits that are still open get
   the time that they had left where the copy ends (`sleep_until` keeps its date), and a step that is itself one its
   whole time again.
+- A callback is asked for anew, by whatever it had handed its token to first. One that is still open keeps its token.
 - A sibling that had begun under once=True is not performed again: it keeps its result, or fails as after a crash. The
   step that was asked for is, for that is what was asked.
 
@@ -101,6 +102,7 @@ def fork(
         if parent.stands(key):
             raise InvalidOption(f"step {step!r} of run {run} is a sleep or a wait, which takes no arguments")
         given = encode([list(args or ()), dict(kwargs or {})], f"the arguments of step {step!r}")
+    key = key and parent.redone(key)
     cut = 1 if key is None else parent.place(key)
     return _make(engine, parent, cut, key, [key] if key else [], text, given, request)
 
@@ -115,7 +117,7 @@ def retry(engine: Engine, run: str, *, request: str = "") -> str:
             f"Do it again from a step that you name, or from its start"
         )
     assert parent.fold.ended is not None
-    failed: list[Key] = [(name, ordinal) for name, ordinal in parent.fold.ended[0].get("steps", [])]
+    failed: list[Key] = [parent.redone((name, ordinal)) for name, ordinal in parent.fold.ended[0].get("steps", [])]
     cut = min((parent.place(key) for key in failed), default=len(parent.log) - 1)
     first = min(failed, key=parent.place, default=None)
     return _make(engine, parent, cut, first, failed, None, None, request)
@@ -139,6 +141,7 @@ class _Parent:
             raise InvalidOption(f"run {run} has not ended: wait for its end, or cancel it, before it is done again")
         self.results: dict[Lane, Item] = {}
         self.begun: dict[Lane, Item] = {}  # the last that began under once=True
+        self.asked: dict[Lane, Key] = {}  # of callbacks: the steps that have handed out their tokens
         self.lanes: dict[Key, Lane] = {
             key: (move.seq, index) for move in self.fold.moves for index, key in enumerate(move.names)
         }
@@ -157,6 +160,8 @@ class _Parent:
             self.results[lane] = item
         elif body["k"] == status.BEGUN:
             self.begun[lane] = item
+        if "asked" in body:
+            self.asked[lane] = (body["asked"][0], body["asked"][1])
         if "s" in body:
             self.lanes[body["s"], body["n"]] = lane
 
@@ -169,6 +174,10 @@ class _Parent:
                 f"{', '.join(map(repr, list(known)[:MAX_STEPS_NAMED])) or 'none'}"
             )
         return known[step]
+
+    def redone(self, key: Key) -> Key:
+        """What is done again where this step is: who was asked by a callback is asked anew, with another token."""
+        return key if key in self.first else self.asked.get(self.lanes[key], key)
 
     def place(self, key: Key) -> int:
         """How many records of the log do not know what came of this step."""

@@ -128,6 +128,8 @@ def begin(engine: Engine, fold: Fold, lane: Lane, number: int, wanted: Wanted, u
             unsure_until_ms(engine, match)
     places = [match.place for match in wait.matches]
     told.update({"places": places, "for": [match.told(engine.ledger.payloads is None) for match in wait.matches]})
+    if wait.asked is not None:
+        told["asked"] = wait.asked
     body = {**step, "run": fold.run, "lane": lane, "since": _since_ms(fold, wait), "until": until_ms, "places": places}
     body.update({"asks": wait.where is not None, "not": fold.received[-MAX_RECEIVED:], "next": number + 1})
     entries = [item_of(engine.ledger, place, wait_key(fold.run, lane), body) for place in places]

@@ -213,6 +213,8 @@ class Invariants:
                 self.hold(10, sk == f"L#{seq:08d}", f"the fork {run.id} has {sk} where {seq} belongs")
                 run.written_at.append(self.world.ticks)
                 seq += 1
+            if copied["k"] == "retrying":
+                run.until_ms[display((copied["s"], copied["n"]))] = (copied["a"], copied["until"])
             if copied["k"] in OUTCOMES:
                 self._copied(run, copied)
         self.hold(10, seq == run.fork["seq"], f"the fork {run.id} has {seq} records and not {run.fork['seq']}")

@@ -38,8 +38,8 @@ def token(folder):
     return stands(folder)
 
 
-def stands(folder, heartbeat=None):
-    (folder / "asks.py").write_text(textwrap.dedent(APP))
+def stands(folder, heartbeat=None, app=APP):
+    (folder / "asks.py").write_text(textwrap.dedent(app))
     app, _ = target.load("asks:app")
     local = Local(app, DEFAULT_STORE)
     ingest(local.engine, Event("go", {"heartbeat": heartbeat}, "e1", local.clock.now_ms()))
@@ -110,3 +110,12 @@ def test_on_aws_the_function_is_woken(folder, dynoxide_url, monkeypatch, capsys)
         stage.drain()
         assert stage.view(run)["result"] == 7
     wire.close()
+
+
+def test_where_middleware_encodes_the_app_is_named_so_that_the_answer_is_encoded_as_well(onward, refused, folder):
+    sealing = textwrap.dedent(APP).replace('App("asks")', 'App("asks", middleware=[Sealed()])')
+    token = stands(folder, app="from tests.sealed import Sealed\n" + sealing)
+    assert "name the app with --app" in refused("complete", token, "--data", '"secret"')
+    assert onward("complete", token, "--data", '"secret"', "--app", "asks:app").out == ["accepted"]
+    assert b"secret" not in b"".join(path.read_bytes() for path in folder.glob("**/*.db*"))
+    assert resumed(onward) == "secret"

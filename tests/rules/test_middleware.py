@@ -21,7 +21,7 @@ from onward.local.blobs import FolderBlobs
 from onward.testing import Rehearsal
 from tests.sealed import Sealed
 
-from .acting import Notes, both, failed_with, failing, records
+from .acting import ASYNC, SYNC, Notes, both, failed_with, failing, records
 
 
 class Diary(Middleware):
@@ -304,6 +304,20 @@ def test_the_end_of_attempts_and_of_the_run_is_told_with_the_error_itself(kind):
     with Rehearsal(kind.app(work, into=with_middleware(Reports()))) as stage:
         run = stage.send("go")
     assert told == [(run["run_id"], "work", "bad", 1, last, True), (run["run_id"], "work", "failed", after)]
+
+
+@pytest.mark.parametrize(("kind", "beside"), [(SYNC, False), (ASYNC, False), (ASYNC, True)])
+def test_writes_that_are_refused_are_told_as_the_failure_of_their_attempt(kind, beside):
+    diary = Diary()
+
+    async def work(event, step):
+        if beside:
+            return await asyncio.gather(step.sleep("nap", 1), step.transact("pay", [("insert into nowhere", ())]))
+        return await step.transact("pay", [("insert into nowhere", ())])
+
+    with Rehearsal(kind.app(work, into=with_middleware(diary))) as stage:
+        assert stage.send("go")["status"] == "failed"
+    assert diary.of(*STEPS) == ["before_step pay 1 ()", "after_step pay 1", "step_failed pay 1 WriteRefused True"]
 
 
 @both

@@ -545,3 +545,19 @@ def test_an_edited_lane_is_told(begin, sort, fields):
     with pytest.raises(IllegalRecord) as told:
         ask(stage, run)
     assert run in str(told.value) and len(str(told.value)) < 600
+
+
+def test_a_callback_says_who_was_asked_and_never_the_token(begin):
+    tokens = []
+    stage, run = begin(ASYNC.app(asks(tokens)))
+    reason = one(stage, run)
+    assert (reason["kind"], reason["step"]) == ("callback", "approve") and until(reason, stage) <= HOUR_MS
+    assert "approve.notify has handed out its token" in reason["text"]
+    assert tokens and not any(token in json.dumps(ask(stage, run)) for token in tokens)
+
+
+def asks(tokens):
+    async def work(event, step):
+        return await step.callback("approve", tokens.append, timeout=HOUR_S)
+
+    return work

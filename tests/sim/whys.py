@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .invariants import Run
 
 EVERY = 20  # ticks: then those are asked about whose items have changed, and one of all in turn
-TIMED = {"delayed", "throttled", "sleeping", "event", "child", "retry"}
+TIMED = {"delayed", "throttled", "sleeping", "event", "callback", "child", "retry"}
 
 
 class Shown:
@@ -114,6 +114,12 @@ def _awaited(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: St
     return "no such wait"
 
 
+def _asked(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
+    wrong = _awaited(run, reason, bodies, store)
+    asked = [body["asked"][0] for body in bodies.values() if "asked" in body]
+    return wrong or (None if any(step in reason["text"] for step in asked) else asked)
+
+
 def _failed(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
     last = run.until_ms.get(reason["step"])
     errors = [
@@ -144,6 +150,6 @@ def _delayed(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: St
 
 
 _FOUND = {
-    "sleeping": _slept, "event": _awaited, "child": _awaited, "retry": _failed,
+    "sleeping": _slept, "event": _awaited, "callback": _asked, "child": _awaited, "retry": _failed,
     "limited": _held, "throttled": _turn, "delayed": _delayed,
 }  # fmt: skip

@@ -147,6 +147,7 @@ def _add_answers(commands: Any) -> None:
         place = command.add_mutually_exclusive_group()
         place.add_argument("--store", metavar="FILE", help=f"a store file (default: {DEFAULT_STORE})")
         place.add_argument("--table", metavar="NAME", help="a deployed DynamoDB table (default: ONWARD_TABLE)")
+        command.add_argument("--app", metavar="TARGET", help="the app, where its middleware encodes values")
         command.add_argument("--function", metavar="NAME", help="the function to wake (default: ONWARD_FUNCTION)")
         command.add_argument("--bucket", metavar="NAME", help="for data over 64 KiB (default: ONWARD_BUCKET)")
         command.add_argument("--prefix", metavar="TEXT", help="what its keys begin with (default: ONWARD_PREFIX)")

@@ -1,4 +1,4 @@
-"""Open the store or table that a command looks at, and changes nothing in."""
+"""Open the store or table that a command looks at, or works on."""
 
 from __future__ import annotations
 
@@ -8,28 +8,73 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..app import App
+from ..clock import SystemClock
 from ..core.errors import InvalidOption, Misconfigured, UnknownRun
+from ..engine.engine import Engine
 from ..local.blobs import FolderBlobs
 from ..local.store import SqliteStore
-from . import DEFAULT_STORE
+from ..local.wakes import SqliteWakes
+from . import DEFAULT_STORE, target
 
 if TYPE_CHECKING:
+    from ..aws.blobs import S3Blobs
+    from ..aws.dynamodb import DynamoStore
+    from ..aws.wire import Wire
     from ..ports import Blobs, Store
 
 
 def open_store(options: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[str, Store, Blobs]:
     """A store to be looked at, as `--store` or `--table` names it: in words, and its ports. Nothing is made where
     nothing is, and nothing is written."""
-    table = options.table or (None if options.store else os.environ.get("ONWARD_TABLE"))
-    if table is None or not table:
-        if options.bucket is not None or options.prefix is not None:
-            raise InvalidOption("--bucket and --prefix belong to a table: name it with --table (or ONWARD_TABLE)")
-        path = options.store or DEFAULT_STORE
-        if not Path(path).exists():
-            raise UnknownRun(f"there is no store {path!r}: name the file with --store, or a table with --table")
+    table = _table_of(options)
+    if not table:
+        path = _file_of(options)
         store = SqliteStore(path, read_only=True)
         stack.callback(store.close)
         return f"store {path!r}", store, FolderBlobs(f"{path}.blobs")
+    _, items, blobs = _open_table(options, table, stack)
+    return f"table {table!r}", items, blobs or _NoBucket()
+
+
+def open_engine(options: argparse.Namespace, stack: contextlib.ExitStack) -> Engine:
+    """An engine over the store that is named, to write there and wake runs: on a laptop by a wake in the store file,
+    for a table by one to the deployed function (`--function`). Without `--app` it has no workflows."""
+    app = App("commands") if options.app is None else target.load(options.app)[0]
+    table, clock = _table_of(options), SystemClock()
+    if not table:
+        path = _file_of(options)
+        store = SqliteStore(path)
+        stack.callback(store.close)
+        return Engine(app, store, SqliteWakes(store, clock), FolderBlobs(f"{path}.blobs"), clock)
+    function = options.function or os.environ.get("ONWARD_FUNCTION")
+    if not function:
+        raise InvalidOption(
+            f"this wakes the function that works on table {table!r}: name it with --function (or ONWARD_FUNCTION), "
+            f"with its alias if it has one"
+        )
+    from ..aws.wakes import LambdaWakes
+
+    wire, items, blobs = _open_table(options, table, stack)
+    return Engine(app, items, LambdaWakes(wire, function, clock=clock), blobs, clock)
+
+
+def _table_of(options: argparse.Namespace) -> str | None:
+    return options.table or (None if options.store else os.environ.get("ONWARD_TABLE"))
+
+
+def _file_of(options: argparse.Namespace) -> str:
+    if options.bucket is not None or options.prefix is not None:
+        raise InvalidOption("--bucket and --prefix belong to a table: name it with --table (or ONWARD_TABLE)")
+    path: str = options.store or DEFAULT_STORE
+    if not Path(path).exists():
+        raise UnknownRun(f"there is no store {path!r}: name the file with --store, or a table with --table")
+    return path
+
+
+def _open_table(
+    options: argparse.Namespace, table: str, stack: contextlib.ExitStack
+) -> tuple[Wire, DynamoStore, S3Blobs | None]:
     from ..aws.blobs import S3Blobs
     from ..aws.dynamodb import DynamoStore
     from ..aws.table import check_layout
@@ -41,7 +86,7 @@ def open_store(options: argparse.Namespace, stack: contextlib.ExitStack) -> tupl
     check_layout(items, mark=False)
     bucket = os.environ.get("ONWARD_BUCKET") if options.bucket is None else options.bucket
     prefix = os.environ.get("ONWARD_PREFIX", "") if options.prefix is None else options.prefix
-    return f"table {table!r}", items, S3Blobs(wire, bucket, prefix) if bucket else _NoBucket()
+    return wire, items, S3Blobs(wire, bucket, prefix) if bucket else None
 
 
 class _NoBucket:

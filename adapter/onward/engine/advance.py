@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ..core.replay import Wanted
     from ..core.values import Event, Key
     from .engine import Engine, Wake
+    from .middleware import Around
 
 _NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured, MiddlewareFailed)
 MAX_RESERVE_MS = 2_000  # kept free at the end of an invocation, to record what happened
@@ -95,7 +96,9 @@ class Invocation:
         self.performed = 0
         self.slowest_ms = 0
         self.sends: list[tuple[Wake, int | None]] = []
-        self.writes: Sequence[Any] = ()  # the user's own, which belong to the record of the attempt that was made last
+        # of the attempt that was made last: the user's own writes, which belong to its record, and the middleware
+        self.writes: Sequence[Any] = ()
+        self.around: Around | None = None
 
     # -------------------------------------------------------------------------------------------------- conduct
     def conduct(self) -> None:
@@ -266,7 +269,7 @@ class Invocation:
             from .forks import hand_over
 
             hand_over(self.ledger, fold, wanted)
-        hooks = None if self.engine.hooks is None else self.engine.hooks.around(current)
+        hooks = self.around = None if self.engine.hooks is None else self.engine.hooks.around(current)
         self.replay.performing = wanted.key[0]
         try:
             if hooks is not None:
@@ -301,6 +304,8 @@ class Invocation:
     def refused(self, wanted: Wanted, attempt: int, error: WriteRefused) -> dict[str, Any]:
         """The record of an attempt whose own writes were refused: that is final, as their conditions are."""
         now_ms = self.engine.clock.now_ms()
+        if self.around is not None:
+            self.around.failed(error, True)
         return self._failed(wanted, attempt, describe(error, now_ms), now_ms)
 
     def _check_fits(self, wanted: Wanted, text: str) -> None:

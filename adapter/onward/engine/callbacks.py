@@ -14,6 +14,7 @@ from ..core.log import HEAD, Fold, event_context, head_of, log_key, partition_of
 from ..core.status import ENDED
 from ..core.values import MAX_NAME_CHARS, Event
 from ..core.waits import BEAT, CALLBACK, ENDS, EVENT, WAITS, Match, event_digest, event_partition
+from .ledger import ENCODED
 from .waiting import bring, event_writes, is_closed, kept_event
 
 TYPE_CHECKING = False
@@ -75,6 +76,8 @@ def _standing(engine: Engine, token: str) -> Item | None:
         raise UnknownCallback(f"no run of this store has made the token {token!r:.100}: is it the right store?")
     fold = Fold(run)
     fold.apply(started)
+    if engine.ledger.payloads is None and (started.value or "").startswith(ENCODED):
+        raise InvalidOption("the values of this run are encoded by middleware of its app: name the app with --app")
     if not is_callback_token(token, run, fold.salts[run]):
         raise UnknownCallback(f"run {run} has not made the token {token!r:.100}: was it copied in full?")
     return engine.store.get([(event_partition(event_digest(callback_event(token))), EVENT)])[0]

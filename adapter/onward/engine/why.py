@@ -18,6 +18,7 @@ The answer is a list of reasons, small dicts that JSON can say. Each has
     limited     queues for a slot of a limit (`concurrency=`)                  limit, holders, ahead
     sleeping    sleeps
     event       waits for an event                                             events
+    callback    waits for somebody outside to complete a step (`callback`)
     child       waits for another run                                          run: the same answer about that one
     retry       has a step that failed, and the time of the next attempt       attempt, error
     performing  has a step that is performed now, or whose wake was lost       attempt and error, where they are known
@@ -389,6 +390,10 @@ def _waiting(awaiting: dict[str, Any], name: str) -> Reason:
     told = [_short(text) for text in awaiting["for"]]
     if "child" in awaiting:
         return _reason("child", f"waits for {told[0]}", name, **times, run_id=_short(awaiting["child"]), run=None)
+    if "asked" in awaiting:
+        asked = _named(awaiting["asked"])
+        text = f"waits for somebody to complete it: {asked} has handed out its token (onward complete TOKEN)"
+        return _reason("callback", text, name, **times)
     return _reason("event", f"waits for an event {' or '.join(told)}", name, **times, events=told)
 
 

@@ -32,7 +32,7 @@ MUTANTS = (
       "        first = self.ledger.item(self.fold.run, attempt_key(self.lane, 9999), {})\n        if own:\n            self.ledger.store.write([Put(first)], own)\n        refused = self.ledger.store.write([Put(item), *also])\n"),
     # callbacks
     m("an answer that came is told that it was too late", "engine/fanout.py",
-      "        if came is not None:  # what would have come too late was there before\n", "        if False:\n"),
+      "            if not waiting.is_closed(came):\n", "            if False:\n"),
     m("a wait that ends with nothing does not close its answer's place", "engine/fanout.py",
       "[*closing, *places]", "[*places]"),
     m("the end of a run ignores that the log has grown", "engine/ledger.py",

@@ -215,6 +215,10 @@ MUTANTS = (
     m("a fork keeps what was sealed for its parent", "engine/forks.py",
       "    if ledger.payloads is not None:\n", "    if False:\n"),
     m("a fork has its parent's deadline", "engine/forks.py", "        body.pop(name, None)\n", "        pass\n"),
+    m("a run that failed is listed under another day", "engine/ledger.py",
+      'failed_partition(last["at"] // DAY_MS,', 'failed_partition(last["at"] // DAY_MS + 1,'),
+    m("a run that failed is not listed", "engine/ledger.py",
+      '        if last["k"] != status.RUN_FAILED:\n', "        if True:\n"),
     # what a run is said to wait for
     m("a step that has its result is said to be waited for", "engine/why.py",
       "                lane.done = True\n                continue\n", "                continue\n"),

@@ -47,6 +47,7 @@ NAMES = {
     19: "what a run is said to wait for is so, at any time, and how it ended",
     20: "a step's own writes are there once, and exactly when it is done",
     21: "a callback brings the answer that was accepted, and whoever is told «too late» has come when it was over",
+    22: "the runs that failed are listed by when they did, and no others are",
 }
 ENDS = {"run_completed": "completed", "run_failed": "failed", "run_cancelled": "cancelled"}
 OUTCOMES = ("done", "broken")
@@ -484,6 +485,9 @@ class Invariants:
             self.hold(1, run.ended is not None, f"run {run.id} of {run.workflow} has not ended: {run.head}")
         self.hold(1, not self.held, f"{self.held} are held back")
         table, usage = self.cloud.table, self.cloud.usage
+        failed = {run.id for run in self.runs.values() if run.ended == "failed"}
+        listed = [sk.split("#")[2] for pk, sk in table.items if pk.startswith("failed#")]
+        self.hold(22, sorted(listed) == sorted(failed), f"{listed} are listed, and {failed} have failed")
         same = abs(usage.heard + usage.unheard - table.charged) < 1e-6
         self.hold(13, same, f"{usage.heard} + {usage.unheard} units were recorded, {table.charged} charged")
         self.hold(12, not self.function.open, f"{self.function.open} events and messages are left")

@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("onward:", plain(" ".join(filter(None, lines))), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nonward: stopped; `onward resume --store {options.store}` goes on where it stands", file=sys.stderr)
+        print(
+            f"\nonward: stopped; `onward resume --store {options.store or DEFAULT_STORE}` goes on where it stands",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -55,33 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--app", metavar="TARGET", help="the app (default: the one that the store was last used with)")
     resume.set_defaults(command=runs.resume)
 
-    retry = commands.add_parser(
-        "retry",
-        help="do a run that failed again from the step that failed it, as a new run",
-        description="Do a run that failed again from the step that failed it. That is a new run: it reuses what the "
-        "steps before have returned, and the run that failed stays as it is. The same command again is the same run.",
-    )
-    rerun = commands.add_parser(
-        "rerun",
-        help="do a run that has ended again, from any step, as a new run",
-        description="Do a run that has ended again from a step, or from its start. That is a new run: it reuses what "
-        "the steps before have returned, and the old one stays as it is. The same command again is the same run.",
-    )
-    rerun.add_argument(
-        "--from", dest="step", metavar="STEP", help='the step: "name", or "name (2)" for the second of that name'
-    )
-    rerun.add_argument("--data", metavar="JSON", help="other data of the event, as JSON or @FILE")
-    rerun.add_argument(
-        "--input",
-        metavar="JSON",
-        help="what the step is called with instead: a list of arguments, or an object of keyword arguments; or @FILE",
-    )
-    for command in (retry, rerun):
-        command.add_argument("run", metavar="RUN", help="the id of the run")
-        command.add_argument("--app", metavar="TARGET", help="the app (default: the one last used with the store)")
-        command.add_argument("--request", metavar="ID", default="", help="another ID makes another run of the same")
-    retry.set_defaults(command=runs.retry)
-    rerun.set_defaults(command=runs.rerun)
+    again = _add_again(commands)
 
     check = commands.add_parser(
         "check",
@@ -107,25 +84,81 @@ def _parser() -> argparse.ArgumentParser:
     why.set_defaults(command=_why)
 
     for command in (check, why):
-        place = command.add_mutually_exclusive_group()
-        place.add_argument("--store", metavar="FILE", help="a store file")
-        place.add_argument("--table", metavar="NAME", help="a deployed DynamoDB table, in the region AWS_REGION")
-        command.add_argument(
-            "--bucket", metavar="NAME", help="where the table's values over 64 KiB are kept (default: ONWARD_BUCKET)"
-        )
-        command.add_argument("--prefix", metavar="TEXT", help="what their keys begin with (default: ONWARD_PREFIX)")
-        command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-        command.add_argument("--debug", action="store_true", help="show tracebacks")
-
+        _add_place(command)
     _add_answers(commands)
-    for command in (run, resume, retry, rerun):
+    for command in (run, resume):
         command.add_argument("--store", metavar="FILE", default=DEFAULT_STORE, help="the store (default: %(default)s)")
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+    for command in (run, resume, *again):
         command.add_argument("--fill", action="store_true", help="perform steps one after the other in one invocation")
         command.add_argument("--workers", type=int, default=4, metavar="N", help="invocations at a time (default: 4)")
         command.add_argument("--log", action="store_true", help="print the engine's log lines to standard error")
-        command.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
+
+
+def _add_again(commands: Any) -> list[argparse.ArgumentParser]:
+    """The commands that end runs, and do them again; those that then work here."""
+    retry = commands.add_parser(
+        "retry",
+        help="do a run that failed again from the step that failed it, as a new run",
+        description="Do a run that failed again from the step that failed it. That is a new run: it reuses what the "
+        "steps before have returned, and the run that failed stays as it is. The same command again is the same run.",
+    )
+    rerun = commands.add_parser(
+        "rerun",
+        help="do a run that has ended again, from any step, as a new run",
+        description="Do a run that has ended again from a step, or from its start. That is a new run: it reuses what "
+        "the steps before have returned, and the old one stays as it is. The same command again is the same run.",
+    )
+    rerun.add_argument(
+        "--from", dest="step", metavar="STEP", help='the step: "name", or "name (2)" for the second of that name'
+    )
+    rerun.add_argument("--data", metavar="JSON", help="other data of the event, as JSON or @FILE")
+    rerun.add_argument(
+        "--input",
+        metavar="JSON",
+        help="what the step is called with instead: a list of arguments, or an object of keyword arguments; or @FILE",
+    )
+    retry.add_argument("run", metavar="RUN", nargs="?", help="the id of the run (default: all that failed --since)")
+    retry.add_argument("--once", action="store_true", help="of many: also where what failed may run only once")
+    rerun.add_argument("run", metavar="RUN", help="the id of the run")
+    for command in (retry, rerun):
+        command.add_argument("--request", metavar="ID", default="", help="another ID makes another run of the same")
+
+    cancel = commands.add_parser(
+        "cancel",
+        help="end runs now",
+        description="End these runs now, or all unfinished ones of a workflow. Nothing of them is performed or kept "
+        "from here on; a step that is being performed is not stopped.",
+    )
+    cancel.add_argument("runs", metavar="RUN", nargs="*", help="the id of a run")
+    cancel.set_defaults(command=_cancel)
+    for command, what in ((cancel, "started"), (retry, "failed")):
+        command.add_argument("--workflow", metavar="NAME", help=f"all of this workflow that {what} in a time")
+        command.add_argument("--since", metavar="TIME", help="from then on: 2h, 3d, or 2026-11-23T07:00 (UTC)")
+        command.add_argument("--until", metavar="TIME", help="and before then (default: now)")
+        command.add_argument("--dry-run", action="store_true", help="say which these are, and do nothing")
+    for command in (cancel, retry, rerun):
+        _add_place(command)
+        command.add_argument("--app", metavar="TARGET", help="the app (default: the one last used with the store)")
+        command.add_argument("--function", metavar="NAME", help="the function to wake (default: ONWARD_FUNCTION)")
+    retry.set_defaults(command=_retry)
+    rerun.set_defaults(command=_rerun)
+    return [retry, rerun]
+
+
+def _add_place(command: argparse.ArgumentParser) -> None:
+    """The options that name a store or a table."""
+    place = command.add_mutually_exclusive_group()
+    place.add_argument("--store", metavar="FILE", help=f"a store file (default: {DEFAULT_STORE})")
+    place.add_argument("--table", metavar="NAME", help="a deployed DynamoDB table, in the region AWS_REGION")
+    command.add_argument(
+        "--bucket", metavar="NAME", help="where the table's values over 64 KiB are kept (default: ONWARD_BUCKET)"
+    )
+    command.add_argument("--prefix", metavar="TEXT", help="what their keys begin with (default: ONWARD_PREFIX)")
+    command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    command.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def _add_answers(commands: Any) -> None:
@@ -144,15 +177,9 @@ def _add_answers(commands: Any) -> None:
         if name == "fail":
             command.add_argument("--error", metavar="TEXT", required=True, help="what went wrong")
             command.add_argument("--type", metavar="NAME", default="CallbackFailed", help="(default: %(default)s)")
-        place = command.add_mutually_exclusive_group()
-        place.add_argument("--store", metavar="FILE", help=f"a store file (default: {DEFAULT_STORE})")
-        place.add_argument("--table", metavar="NAME", help="a deployed DynamoDB table (default: ONWARD_TABLE)")
+        _add_place(command)
         command.add_argument("--app", metavar="TARGET", help="the app, where its middleware encodes values")
         command.add_argument("--function", metavar="NAME", help="the function to wake (default: ONWARD_FUNCTION)")
-        command.add_argument("--bucket", metavar="NAME", help="for data over 64 KiB (default: ONWARD_BUCKET)")
-        command.add_argument("--prefix", metavar="TEXT", help="what its keys begin with (default: ONWARD_PREFIX)")
-        command.add_argument("--json", action="store_true", help="print one JSON object")
-        command.add_argument("--debug", action="store_true", help="show tracebacks")
         command.set_defaults(command=_answer, answer=name)
 
 
@@ -161,6 +188,26 @@ def _answer(options: argparse.Namespace) -> int:
 
     code: int = getattr(answer, options.answer)(options)
     return code
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from .many import cancel
+
+    return cancel(options)
+
+
+def _retry(options: argparse.Namespace) -> int:
+    from . import many, runs
+
+    if options.run is None:
+        return many.retry(options)
+    return runs.retry(options)
+
+
+def _rerun(options: argparse.Namespace) -> int:
+    from . import runs
+
+    return runs.rerun(options)
 
 
 def _check(options: argparse.Namespace) -> int:

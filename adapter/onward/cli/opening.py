@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def open_store(options: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[str, Store, Blobs]:
     """A store to be looked at, as `--store` or `--table` names it: in words, and its ports. Nothing is made where
     nothing is, and nothing is written."""
-    table = _table_of(options)
+    table = table_of(options)
     if not table:
         path = _file_of(options)
         store = SqliteStore(path, read_only=True)
@@ -37,15 +37,18 @@ def open_store(options: argparse.Namespace, stack: contextlib.ExitStack) -> tupl
     return f"table {table!r}", items, blobs or _NoBucket()
 
 
-def open_engine(options: argparse.Namespace, stack: contextlib.ExitStack) -> Engine:
+def open_engine(options: argparse.Namespace, stack: contextlib.ExitStack, with_app: bool = False) -> Engine:
     """An engine over the store that is named, to write there and wake runs: on a laptop by a wake in the store file,
-    for a table by one to the deployed function (`--function`). Without `--app` it has no workflows."""
+    for a table by one to the deployed function (`--function`). `with_app`: what is done asks for the app, `--app` or
+    the one that the store was last used with; else, without `--app`, the engine has no workflows."""
     app = App("commands") if options.app is None else target.load(options.app)[0]
-    table, clock = _table_of(options), SystemClock()
+    table, clock = table_of(options), SystemClock()
     if not table:
         path = _file_of(options)
         store = SqliteStore(path)
         stack.callback(store.close)
+        if with_app and options.app is None:
+            app = target.load(target.remembered(store, path))[0]
         return Engine(app, store, SqliteWakes(store, clock), FolderBlobs(f"{path}.blobs"), clock)
     function = options.function or os.environ.get("ONWARD_FUNCTION")
     if not function:
@@ -53,13 +56,15 @@ def open_engine(options: argparse.Namespace, stack: contextlib.ExitStack) -> Eng
             f"this wakes the function that works on table {table!r}: name it with --function (or ONWARD_FUNCTION), "
             f"with its alias if it has one"
         )
+    if with_app and options.app is None:
+        raise InvalidOption(f"name the app that works on table {table!r} with --app module:variable")
     from ..aws.wakes import LambdaWakes
 
     wire, items, blobs = _open_table(options, table, stack)
     return Engine(app, items, LambdaWakes(wire, function, clock=clock), blobs, clock)
 
 
-def _table_of(options: argparse.Namespace) -> str | None:
+def table_of(options: argparse.Namespace) -> str | None:
     return options.table or (None if options.store else os.environ.get("ONWARD_TABLE"))
 
 

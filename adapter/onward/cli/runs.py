@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import secrets
 import sys
@@ -22,20 +23,20 @@ from ..core.errors import (
 )
 from ..core.status import COMPLETED, ENDED
 from ..core.values import Event
-from ..engine.engine import RUN_STANDS
+from ..engine.engine import RUN_STANDS, Engine
 from ..engine.ingest import ingest
 from ..engine.ledger import Ledger
 from ..engine.notes import to_stderr
 from ..engine.views import run_view
 from ..entry.local import Local
 from ..ports import Item, Put, Swap
-from . import target
+from . import DEFAULT_STORE, target
+from .opening import open_engine, table_of
 from .show import Progress, as_json, plain, table
 
 MAX_WORKERS = 64
 REFRESH_S = 0.1
 LOOK_SHARE = 10  # looking at long logs takes a tenth of the time at most
-_TARGET_KEY = ("onward", "target")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -89,7 +90,10 @@ def retry(options: argparse.Namespace) -> int:
     """Do a run that failed again, from the step that failed it, as a new run."""
     from ..engine import forks
 
-    return _fork(options, lambda local: forks.retry(local.engine, options.run, request=options.request))
+    for option in ("workflow", "since", "until", "dry_run", "once"):
+        if getattr(options, option):
+            raise InvalidOption(f"--{option.replace('_', '-')} is for a retry of many: leave out the run")
+    return _fork(options, lambda engine: forks.retry(engine, options.run, request=options.request))
 
 
 def rerun(options: argparse.Namespace) -> int:
@@ -106,16 +110,22 @@ def rerun(options: argparse.Namespace) -> int:
         changed["args" if isinstance(given, list) else "kwargs"] = given
     return _fork(
         options,
-        lambda local: forks.fork(local.engine, options.run, options.step, request=options.request, **changed),
+        lambda engine: forks.fork(engine, options.run, options.step, request=options.request, **changed),
     )
 
 
-def _fork(options: argparse.Namespace, make: Callable[[Local], str]) -> int:
-    """Make a fork, and do it to its end; the exit code."""
+def _fork(options: argparse.Namespace, make: Callable[[Engine], str]) -> int:
+    """Make a fork, and do it to its end, or where it is one of a table, wake it; the exit code."""
+    if table_of(options):
+        with contextlib.ExitStack() as stack:
+            run = make(open_engine(options, stack, with_app=True))
+        print(json.dumps({"run_id": run}) if options.json else f"run {run} was begun")
+        return 0
+    options.store = options.store or DEFAULT_STORE
     app, local = _open_again(options)
     try:
         app[run_view(local.engine.ledger, options.run)["workflow"]]
-        run = make(local)
+        run = make(local.engine)
         local.resume_each([run])
         return _finish(local, [run], options)
     finally:
@@ -132,14 +142,9 @@ def _open_again(options: argparse.Namespace) -> tuple[App, Local]:
     if named is None:
         peek = _open(App("peek"), options)
         try:
-            found = peek.store.get([_TARGET_KEY])[0]
+            named = target.remembered(peek.store, options.store)
         finally:
             peek.close()
-        if found is None:
-            raise InvalidOption(
-                f"the store {options.store!r} was never used with an app: name it with --app module:variable"
-            )
-        named = json.loads(found.body)["target"]
     app, _ = target.load(named)
     return app, _open(app, options)
 
@@ -188,7 +193,7 @@ def _open(app: App, options: argparse.Namespace) -> Local:
 def _remember(local: Local, name: str) -> None:
     """Note the app in the store, so that `resume` needs no name."""
     body = json.dumps({"target": name})
-    item = Item(*_TARGET_KEY, local.clock.token(), body)
+    item = Item(*target.TARGET_KEY, local.clock.token(), body)
     refused = local.store.write([Put(item)])
     if refused is not None and refused.standing[0] is not None and refused.standing[0].body != body:
         local.store.write([Swap(item, refused.standing[0].token)])

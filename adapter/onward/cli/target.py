@@ -7,12 +7,16 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..app import App
-from ..core.errors import DefinitionError, InvalidEvent
+from ..core.errors import DefinitionError, InvalidEvent, InvalidOption
+
+if TYPE_CHECKING:
+    from ..ports import Store
 
 MAX_SHOWN_CHARS = 80
+TARGET_KEY = ("onward", "target")  # under which a store remembers the app that it was last used with
 
 
 def load(target: str) -> tuple[App, ModuleType]:
@@ -39,6 +43,15 @@ def load(target: str) -> tuple[App, ModuleType]:
         hint = f"it has {', '.join(apps)}" if apps else 'write app = App("...") there'
         raise DefinitionError(f"module {name!r} has no app {variable!r}; {hint}")
     return app, module
+
+
+def remembered(store: Store, path: str) -> str:
+    """The app that a store was last used with."""
+    found = store.get([TARGET_KEY])[0]
+    if found is None:
+        raise InvalidOption(f"the store {path!r} was never used with an app: name it with --app module:variable")
+    name: str = json.loads(found.body)["target"]
+    return name
 
 
 def event_data(text: str | None, module: ModuleType, event: str) -> Any:

@@ -42,6 +42,7 @@ HEAD = "H"
 LOG_END = "L~"
 HELD_BACK = "flow#"  # how the partitions begin in which starts are counted and held back (see engine/starts.py)
 TIMER = "T"
+FAILED_SHARDS = 4  # of the partition in which the runs are listed that failed on one day
 MAX_SEQ = 99_999_999
 MAX_PLANNED = 1_000_000  # steps in one plan: no run may have more (max_steps=)
 MAX_KEY_DIGITS = 8  # of each number in a sort key
@@ -68,6 +69,15 @@ def marks_key(chunk: int) -> str:
 
 def plan_marks_key(plan: int) -> str:
     return f"M#plan.{plan:08d}"
+
+
+def failed_partition(day: int, shard: int) -> str:
+    """Where the runs are listed that failed on a day, counted from 1970 on (UTC)."""
+    return f"failed#{day:06d}#{shard}"
+
+
+def failed_key(at_ms: int, run: str) -> str:
+    return f"R#{at_ms:014d}#{run}"
 
 
 def partition_of(run: str) -> str:

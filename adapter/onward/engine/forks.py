@@ -107,9 +107,10 @@ def fork(
     return _make(engine, parent, cut, key, [key] if key else [], text, given, request)
 
 
-def retry(engine: Engine, run: str, *, request: str = "") -> str:
+def retry(engine: Engine, run: str, *, once: bool = True, request: str = "") -> str:
     """Do a run that failed again from the step that failed it, or from several that did so together. Where the workflow
-    itself raised, from the end of its log: all steps are reused. The id of the new run. Raises as `fork`."""
+    itself raised, from the end of its log: all steps are reused. `once`: also where such a step had begun and may run
+    only once (`once=True`). The id of the new run. Raises as `fork`."""
     parent = _Parent(engine.ledger, run)
     if parent.fold.status != status.FAILED:
         raise InvalidOption(
@@ -118,6 +119,9 @@ def retry(engine: Engine, run: str, *, request: str = "") -> str:
         )
     assert parent.fold.ended is not None
     failed: list[Key] = [parent.redone((name, ordinal)) for name, ordinal in parent.fold.ended[0].get("steps", [])]
+    if not once:
+        for key in filter(parent.has_begun_once, failed):
+            raise InvalidOption(f"step {display(key)!r} may run only once (once=True), and had begun")
     cut = min((parent.place(key) for key in failed), default=len(parent.log) - 1)
     first = min(failed, key=parent.place, default=None)
     return _make(engine, parent, cut, first, failed, None, None, request)
@@ -174,6 +178,12 @@ class _Parent:
                 f"{', '.join(map(repr, list(known)[:MAX_STEPS_NAMED])) or 'none'}"
             )
         return known[step]
+
+    def has_begun_once(self, key: Key) -> bool:
+        """Whether a step that may run only once has begun."""
+        if key not in self.first:
+            return self.lanes[key] in self.begun
+        return bool(fields_of(self.log[self.first[key]])["k"] == status.BEGUN)
 
     def redone(self, key: Key) -> Key:
         """What is done again where this step is: who was asked by a callback is asked anew, with another token."""

@@ -13,12 +13,15 @@ from ..core import status
 from ..core.codec import decode
 from ..core.errors import BlobCorrupt, BlobMissing, ItemTooLarge, MiddlewareFailed, WriteRefused
 from ..core.log import (
+    FAILED_SHARDS,
     HEAD,
     LAYOUT,
     LOG_END,
     Done,
     Fold,
     event_context,
+    failed_key,
+    failed_partition,
     fields_of,
     lane_key,
     log_key,
@@ -44,6 +47,7 @@ MAX_WARM_FOLDS = 64
 MAX_WARM_BYTES = 64 * 1024 * 1024
 MAX_HEAD_TRIES = 8
 ENCODED = "~"  # begins every value that middleware has encoded, as no JSON text does
+DAY_MS = 24 * 60 * 60 * 1000
 HORIZON_MS = 40 * 60 * 1000  # how far ahead `due` is set: more than two of Lambda's longest invocations
 
 
@@ -148,6 +152,7 @@ class Ledger:
             ended = self.item(fold.run, HEAD, fields)
             drops = self._open_places(fold)
             told = [*self._for_parent(fold, last, records[-1][1]), *self._freed(fields, fold.run)]
+            told += self._listed(fold, last)
             at_once = MAX_WRITES - len(items) - 1 - len(also) - len(told)
             refused = self.store.write([*map(Put, items), Swap(ended, head.token), *also, *drops[:at_once], *told])
             if refused is None:
@@ -161,6 +166,14 @@ class Ledger:
                 raise Superseded
             fold.head = refused.standing[len(items)] or fold.head  # or what the parent has was changed meanwhile
         raise Superseded
+
+    def _listed(self, fold: Fold, last: dict[str, Any]) -> list[Put]:
+        """A run that failed is found by when it did (see bulk.py)."""
+        if last["k"] != status.RUN_FAILED:
+            return []
+        partition = failed_partition(last["at"] // DAY_MS, sum(fold.run.encode()) % FAILED_SHARDS)
+        body = json.dumps({"workflow": fold.workflow}, ensure_ascii=True, separators=(",", ":"))
+        return [Put(Item(partition, failed_key(last["at"], fold.run), self.clock.token(), body))]
 
     def _for_parent(self, fold: Fold, last: dict[str, Any], value: str | None) -> list[Put | Swap]:
         if "lane" not in fold.body:

@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     resume.set_defaults(command=runs.resume)
 
     again = _add_again(commands)
+    _add_pauses(commands)
 
     check = commands.add_parser(
         "check",
@@ -146,6 +147,37 @@ def _add_again(commands: Any) -> list[argparse.ArgumentParser]:
     retry.set_defaults(command=_retry)
     rerun.set_defaults(command=_rerun)
     return [retry, rerun]
+
+
+def _add_pauses(commands: Any) -> None:
+    """The commands that let a workflow stand, and go on."""
+    pause = commands.add_parser(
+        "pause",
+        help="let all runs of a workflow stand between two steps, or say which workflows are paused",
+        description="Let all runs of a workflow stand: no step of them begins, from 10 seconds after this on. What is "
+        "being performed ends and is kept; events are taken in; deadlines pass. Without a name, say what is paused.",
+    )
+    unpause = commands.add_parser("unpause", help="let a workflow go on, and wake its runs")
+    pause.add_argument("workflow", metavar="WORKFLOW", nargs="?", help="the name of the workflow")
+    unpause.add_argument("workflow", metavar="WORKFLOW", help="the name of the workflow")
+    pause.set_defaults(command=_pause)
+    unpause.set_defaults(command=_unpause)
+    for command in (pause, unpause):
+        _add_place(command)
+        command.add_argument("--app", metavar="TARGET", help="the app, to refuse a name that it does not have")
+        command.add_argument("--function", metavar="NAME", help="the function to wake (default: ONWARD_FUNCTION)")
+
+
+def _pause(options: argparse.Namespace) -> int:
+    from .pause import pause
+
+    return pause(options)
+
+
+def _unpause(options: argparse.Namespace) -> int:
+    from .pause import unpause
+
+    return unpause(options)
 
 
 def _add_place(command: argparse.ArgumentParser) -> None:

@@ -203,7 +203,7 @@ def _finish(local: Local, runs: list[str], options: argparse.Namespace) -> int:
     """Work until the runs have ended; show them; the exit code."""
     with local.workers(options.workers) as wait, Progress(sys.stderr) as progress:
         views, look_s = [run_view(local.engine.ledger, run) for run in runs], 0.0
-        while not all(view["status"] in ENDED for view in views):
+        while not all(view["status"] in ENDED for view in views) and not _all_held(local, views):
             progress.show(views)
             wait(max(REFRESH_S, LOOK_SHARE * look_s))
             began = time.monotonic()
@@ -217,3 +217,14 @@ def _finish(local: Local, runs: list[str], options: argparse.Namespace) -> int:
     for view in views:
         print(as_json(view) if options.json else table(view))
     return 0 if all(view["status"] == COMPLETED for view in views) else 1
+
+
+def _all_held(local: Local, views: list[dict[str, Any]]) -> bool:
+    """Whether all that has not ended stands, since its workflow is paused; then that is told."""
+    left = [view for view in views if view["status"] not in ENDED]
+    held = {view["workflow"] for view in left}
+    if held - local.engine.paused().keys() or any(local.wakes.of(view["run_id"]) for view in left):
+        return False
+    for name in sorted(held):
+        print("onward:", plain(f"workflow {name} is paused: `onward unpause {name}` lets it go on"), file=sys.stderr)
+    return True

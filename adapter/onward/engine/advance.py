@@ -240,7 +240,7 @@ class Invocation:
                 self._append(body)
             if body["k"] == status.RETRYING:
                 self._leave_until(body["until"])
-        if not self.engine.fills(self.workflow):
+        if not self.engine.fills(self.workflow) or self.fold.workflow in self.engine.paused():
             self._leave_until(None)
 
     def _rest(self, wanted: Wanted, now_ms: int) -> None:

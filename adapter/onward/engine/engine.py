@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     Wake = Mapping[str, Any]
 
 LONGEST_INVOCATION_MS = 15 * 60 * 1000  # Lambda's own limit
+PAUSED_KEY = ("onward", "paused")  # the item of all workflows that are paused (see pause.py)
+KNOWN_MS = 10_000  # for how long a process goes by what it has read of it
+_HELD = ("advance", "step", "fork", "collect", "recover")  # the wakes that lead to a step
 RUN_STANDS = "run stands, a middleware failed"
 
 
@@ -71,6 +74,8 @@ class Engine:
 
             self.hooks = Hooks(app.middleware, note)
             self.ledger.payloads = self.hooks.payloads
+        self._paused: Mapping[str, int] = {}
+        self._paused_ms = -KNOWN_MS  # when that was read
         self.shapes: dict[tuple[str, str], int] = {}  # of waits, known to be written down (see waiting.py)
         self.invocation_ms = LONGEST_INVOCATION_MS  # how long an invocation lasts at most; the door knows better
 
@@ -122,12 +127,38 @@ class Engine:
         is no wake of ours."""
         check_wake(wake)
         try:
-            _verb(wake["do"])(self, wake, deadline_ms, invocation)
+            if not self._holds(wake):
+                _verb(wake["do"])(self, wake, deadline_ms, invocation)
         except Superseded:
             self.note("INFO", "superseded", run_id=wake.get("run"), wake=wake["do"])
         except MiddlewareFailed as error:
             self._stands(wake["run"], error)
             raise
+
+    def _holds(self, wake: Wake) -> bool:
+        """Whether the wake is for a run whose workflow is paused."""
+        if wake["do"] not in _HELD or not (names := self.paused()):
+            return False
+        from .pause import holds
+
+        return holds(self, wake, names)
+
+    def paused(self) -> Mapping[str, int]:
+        """The workflows that are paused, and since when, as this process knows it: a change of the last `KNOWN_MS` may
+        be missing."""
+        now_ms = self.clock.now_ms()
+        if not 0 <= now_ms - self._paused_ms < KNOWN_MS:
+            item = self.store.get([PAUSED_KEY])[0]
+            self._paused, self._paused_ms = {}, now_ms
+            if item is not None:
+                from .pause import names_in
+
+                self._paused = names_in(item)
+        return self._paused
+
+    def forget_pauses(self) -> None:
+        """Look again at the next wake."""
+        self._paused_ms = -KNOWN_MS
 
     def _stands(self, run: str, error: MiddlewareFailed) -> None:
         """A run cannot go on, as long as this deployment lacks what its middleware needs: the sweep, which wakes it

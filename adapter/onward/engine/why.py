@@ -11,6 +11,7 @@ The answer is a list of reasons, small dicts that JSON can say. Each has
 
     kind        the run                                                        and the reason has
     ended       has ended                                                      error
+    paused      is of a workflow that is paused
     gone        is of a workflow that the app does not have
     queued      has not begun, although nothing holds it back
     delayed     does not begin before a time (`delay=`, an event with a later time)
@@ -58,6 +59,7 @@ from ..core.log import (
 )
 from ..core.values import Failure, display
 from .gate import FREED, HELD, QUEUE
+from .pause import paused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,6 +150,7 @@ class _Stand:
             self.fold.apply(item)
             self._take(item)
         self.due_ms = head.due_ms if head is not None and not self.fold.ended else None
+        self.paused_ms = paused(ledger.store).get(self.fold.workflow)  # since when its workflow is
 
     def _take(self, item: Item) -> None:
         body = fields_of(item)
@@ -185,7 +188,7 @@ class _Stand:
         return told
 
     def performing(self, text: str, since_ms: int, step: str | None = None, **more: Any) -> Reason:
-        told = f"{text}, or its wake was lost{self.setbacks}"
+        told = f"{text}, or its wake was {'lost' if self.paused_ms is None else 'held'}{self.setbacks}"
         return _reason("performing", told, step, since_ms=since_ms, due_ms=self.due_ms, **more)
 
 
@@ -212,6 +215,9 @@ def _reasons(stand: _Stand, now_ms: int, workflows: Collection[str] | None) -> I
         if workflows is not None and stand.fold.workflow not in workflows:
             text = f"the app has no workflow {_short(stand.fold.workflow)!r}: deploy it again, or cancel the run"
             yield _reason("gone", text, due_ms=stand.due_ms)
+        if stand.paused_ms is not None:
+            text = f"workflow {_short(stand.fold.workflow)!r} is paused: onward unpause lets it go on"
+            yield _reason("paused", text, since_ms=stand.paused_ms)
         if "queue" in stand.head:
             yield _limited(stand)
         elif not stand.begun:

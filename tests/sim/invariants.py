@@ -14,6 +14,7 @@ from typing import Any
 from onward.core.log import HEAD, TIMER, partition_of, run_of
 from onward.core.values import display
 from onward.core.waits import CALLBACK
+from onward.engine.engine import PAUSED_KEY
 from tests.sealed import KEPT, Sealed, unsealed
 
 from . import whys
@@ -48,6 +49,7 @@ NAMES = {
     20: "a step's own writes are there once, and exactly when it is done",
     21: "a callback brings the answer that was accepted, and whoever is told «too late» has come when it was over",
     22: "the runs that failed are listed by when they did, and no others are",
+    23: "no step of a paused workflow begins, once every process knows of the pause",
 }
 ENDS = {"run_completed": "completed", "run_failed": "failed", "run_cancelled": "cancelled"}
 OUTCOMES = ("done", "broken")
@@ -55,7 +57,10 @@ REACH_MS = 15 * 60 * 1000
 TELLING_REQUESTS = 2  # more, where a child ends: look at its parent; and again, where that was changed
 SENDING_REQUESTS = 10  # more, where an event is sent: keep it, look for waits, and what each of those takes
 GATE_REQUESTS = 16  # more, where a run passes the gate or ends, and looks who queues
-ADVANCE_REQUESTS = 5  # to the table: read the log, the lanes it observed, the head; append; move the head
+HOLDING_REQUESTS = 3  # more, where something is paused or was: read the log for its workflow's name; the head; move it
+ADVANCE_REQUESTS = (
+    6  # to the table: what is paused; read the log, the lanes it observed, the head; append; move the head
+)
 
 
 class Broken(AssertionError):
@@ -119,6 +124,7 @@ class Invariants:
         self.counts: dict[str, int] = {}  # of slots, as the limit has it
         self.copies: dict[str, list[tuple[str, Any]]] = {}  # what is written of forks that are no runs yet
         self.has_ended: Callable[[Run], None] = lambda run: None  # told of every end
+        self.paused: dict[str, int | None] = {}  # workflows, and the tick from which on every process knows of it
         self._changed: list[Run] = []
         self._counted: set[str] = set()  # what the user's own table has counted, or ought to have
         self._seen = 0
@@ -430,6 +436,9 @@ class Invariants:
             if not run.performs:
                 run.performs = True
                 self._lives(run)
+            known = self.paused.get(run.workflow)
+            what = f"{place} begins in an invocation of tick {one.began}, and was paused at {known}"
+            self.hold(23, known is None or one.began <= known, what)
             failed, until_ms = run.until_ms.get(one.step, (one.attempt, 0))
             early_ms = until_ms - 2 * SKEW_MS - self.world.now_ms if failed < one.attempt else 0
             self.hold(17, early_ms <= 0, f"attempt {one.attempt} of {place} begins {early_ms} ms too early")
@@ -468,6 +477,7 @@ class Invariants:
                 at_first = run.first_at is None or run.first_at >= invocation.began_tick
                 if run.workflow in self.flows and (run.ended is not None or at_first):
                     most += GATE_REQUESTS
+                most += HOLDING_REQUESTS if PAUSED_KEY in self.cloud.table.items else 0
                 overtaken = run.ended == "cancelled" and (run.ended_at or 0) >= invocation.began_tick  # as it sent
                 most += SENDING_REQUESTS if run.sent_at >= invocation.began_tick or overtaken else 0
                 most += run.refused_at >= invocation.began_tick  # once more, to say that they were

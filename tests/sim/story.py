@@ -19,7 +19,8 @@ from onward.core.errors import MiddlewareFailed, Unavailable
 from onward.core.ids import callback_event, run_id
 from onward.core.log import partition_of
 from onward.core.waits import EVENT, event_digest, event_partition
-from onward.engine import callbacks, control, fanout, forks
+from onward.engine import callbacks, control, fanout, forks, pause
+from onward.engine.engine import KNOWN_MS, Engine
 from onward.engine.ledger import HORIZON_MS, Ledger
 from onward.engine.views import run_view
 from tests.sealed import Sealed
@@ -88,6 +89,7 @@ class Setting:
         )
         self.sealed = draw.choice((False, False, True))  # values go through middleware
         self.forks = draw.choice((0, 0, 1, 2))  # of each run, and of forks again
+        self.pauses = draw.choice((0, 0, 1))  # of each workflow
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in vars(self).items() if name != "settings")
@@ -173,6 +175,7 @@ class Story:
         self.events: dict[str, str] = {}  # event -> program
         self.sent: dict[str, tuple[str, str]] = {}  # event -> the run and the wait for which it was sent
         self.cancelled: set[str] = set()  # runs of which it was said that they are
+        self.pausing: set[str] = set()  # workflows that are to be paused, or are
         self.forking: set[str] = set()  # runs that are to be forked
         self.forked: dict[str, str] = {}  # fork -> parent
         self.invariants.has_ended = self._ended
@@ -210,6 +213,8 @@ class Story:
     def _begin(self) -> None:
         world, chance = self.world, self.chance
         self.function.tick_every_minute()
+        for name in self.programs if self.setting.pauses else ():
+            self._pause(name)
         for name, program in self.programs.items():
             many = MANY_EVENTS if program.flow else self.setting.events
             for number in range(many):
@@ -254,6 +259,56 @@ class Story:
                 self.world.pause(5_000)
 
         self.world.begin(f"cancel {run}", work)
+
+    def _pause(self, name: str) -> None:
+        """Somebody lets a workflow stand for a while, from outside; pausing and letting go on are tried until they are
+        said to have worked, and waking is left to the sweep where it breaks off."""
+        draw = random.Random(f"{self.seed}/pause/{name}")
+        for_ms = draw.choice((100, 12_000, 60_000, 20 * MINUTE_MS))
+        since_ms: list[int] = []
+        self.pausing.add(name)
+
+        def act(what: str, do: Callable[[Engine], None], then: Callable[[], None], retries: bool = True) -> None:
+            def done(error: BaseException | None) -> None:
+                assert error is None or isinstance(error, Killed | Unavailable), error
+                if error is None or not retries:
+                    then()
+                else:
+                    self.world.after(5_000, lambda: act(what, do, then))
+
+            engine = Sandbox(self.function, self.function.apps[-1]).door.engine
+            self.world.begin(f"{what} {name}", lambda: do(engine), done)
+
+        def stand() -> None:
+            act("pause", lambda engine: since_ms.append(pause.pause(engine, name)), stands)
+
+        def stands() -> None:
+            self.invariants.paused[name] = None
+            self.world.after(KNOWN_MS, known)
+            self.world.after(for_ms, go_on)
+
+        def known() -> None:
+            if name in self.invariants.paused:
+                self.invariants.paused[name] = self.world.ticks
+
+        def go_on() -> None:
+            self.invariants.paused.pop(name, None)
+            act("unpause", lambda engine: (pause.unpause(engine, name), None)[1], goes_on)
+
+        def goes_on() -> None:
+            self.world.after(pause.UNTIL_KNOWN_MS, wake)
+
+        def wake() -> None:
+            self.witness.counts["pauses"] += 1
+            act("wake", self._wakes_held(name, since_ms), lambda: self.pausing.discard(name), retries=False)
+
+        self.world.after(draw.randrange(0, 90_000), stand)
+
+    def _wakes_held(self, name: str, since_ms: list[int]) -> Callable[[Engine], None]:
+        def work(engine: Engine) -> None:
+            self.witness.counts["runs held and woken"] += pause.wake_held(engine, name, min(since_ms))
+
+        return work
 
     def _ended(self, run: Run) -> None:
         """A run has ended: perhaps somebody will do it again."""
@@ -351,7 +406,7 @@ class Story:
     def _all_ended(self) -> bool:
         accepted = all(self._came_to(event) for event in self.events)
         forked = not self.forking and all(fork in self.invariants.runs for fork in self.forked)
-        return accepted and forked and self.invariants.all_ended()
+        return accepted and forked and not self.pausing and self.invariants.all_ended()
 
     def _came_to(self, event: str) -> dict[str, Any] | None:
         """What is on record with an event, once it was taken in."""
@@ -456,7 +511,13 @@ class Story:
         far = waits or told["step: retry_after"]
         far = far or any(program.flow is not None and not program.flow.prompt for program in self.programs.values())
         gave_up = told["invocation failed"] + told["message failed"]
-        if self.setting.mood < 0 and not far and not gave_up and not self.setting.settings.retries:
+        if (
+            self.setting.mood < 0
+            and not self.setting.pauses
+            and not far
+            and not gave_up
+            and not self.setting.settings.retries
+        ):
             what = "a run stood until the sweep found it, and nothing was lost but requests and replies"
             assert not told["run woken by the sweep"], what
 
@@ -475,6 +536,8 @@ class Story:
                 "ticks": self.world.ticks,
                 "performances": len(self.witness.performances),
                 "forks": len(self.forked),
+                "pauses": self.witness.counts["pauses"],
+                "runs held and woken": self.witness.counts["runs held and woken"],
                 "events brought to waits": sum(len(run.received) for run in self.invariants.runs.values()),
                 "invariants checked": self.invariants.checks.total(),
             }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from onward.core.log import partition_of
 from onward.core.values import display
 from onward.engine.ledger import Ledger
+from onward.engine.pause import paused
 from onward.engine.why import why
 from onward.ports import Item
 
@@ -149,7 +150,13 @@ def _delayed(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: St
     return None if bodies["L#00000000"].get("from") == reason["until_ms"] else bodies["L#00000000"]
 
 
+def _paused(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
+    names = paused(store)
+    return None if names.get(run.workflow) == reason["since_ms"] else names
+
+
 _FOUND = {
+    "paused": _paused,
     "sleeping": _slept, "event": _awaited, "callback": _asked, "child": _awaited, "retry": _failed,
     "limited": _held, "throttled": _turn, "delayed": _delayed,
 }  # fmt: skip

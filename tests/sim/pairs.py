@@ -14,6 +14,8 @@ with what it remembers; and then everything arrives that is on its way.
     timer       the wakes arrive that were sent for the end of the sleep; in a wide plan the timer's look as well
     redeliver   every wake that there ever was arrives once more, in one process that remembers
     sweep       the run is late, is swept, and what the sweep asks for is done
+    pause       somebody pauses the workflow, and when all is over, lets it go on
+    unpause     the workflow was paused before and the wake was held: somebody lets it go on, which does what was held
 
 What comes of it is written down as the records behind those with which the run stood, and how often its last step was
 performed, in all:
@@ -38,8 +40,8 @@ from typing import NamedTuple
 
 COMPLETE, FAIL, TIME_OUT, DIE = "complete", "fail", "time out", "die"
 CANCEL, TIMER, REDELIVER, SWEEPS = "cancel", "timer", "redeliver", "sweep"
-ACTS = (COMPLETE, FAIL, TIME_OUT, DIE, CANCEL, TIMER, REDELIVER, SWEEPS)
-OPEN = ("event", "pause", "resume")  # have no rows yet
+PAUSE, UNPAUSE = "pause", "unpause"
+ACTS = (COMPLETE, FAIL, TIME_OUT, DIE, CANCEL, TIMER, REDELIVER, SWEEPS, PAUSE, UNPAUSE)
 SEQUENCE, PARALLEL, WIDE = "sequence", "parallel", "wide"
 SHAPES = (SEQUENCE, PARALLEL, WIDE)
 LETTERS = {
@@ -83,6 +85,10 @@ TABLE = {
         "as two deliveries of one wake; those that came before are stale"),
     (COMPLETE, SWEEPS): Lawful("dC1", "[d]pC1",
         "the run was only late: the sweep's wakes are stale when they arrive"),
+    (COMPLETE, PAUSE): Lawful("dC1", "[d]pC1",
+        "what is being performed ends and is kept, and the run goes on with the workflow; or its wake was held"),
+    (COMPLETE, UNPAUSE): Lawful("dC1", "[d]pC1",
+        "the wake was held, and so is this one; what lets the workflow go on wakes the run"),
     (FAIL, COMPLETE): Lawful("bF1 dC1 dC2", "[b]pF1 [d]pC1 [d]pC2",
         "two deliveries of one wake: whichever outcome is written first is the step's"),
     (FAIL, FAIL): Lawful("bF1 bF2", "[b]pF1 [b]pF2",
@@ -99,6 +105,10 @@ TABLE = {
         "two deliveries of one wake: whichever outcome is written first is the step's"),
     (FAIL, SWEEPS): Lawful("bF1", "[b]pF1",
         "the run was only late: the sweep's wakes are stale when they arrive"),
+    (FAIL, PAUSE): Lawful("bF1 dC1", "[b]pF1 [d]pC1",
+        "what is being performed fails and that is kept; or its wake was held, and a later one succeeds"),
+    (FAIL, UNPAUSE): Lawful("bF1 dC1", "[b]pF1 [d]pC1",
+        "the wake is held, and a later one succeeds; or the workflow goes on before it is looked at"),
     (TIME_OUT, COMPLETE): Lawful("dC1 dC2 rdC2", "[d]pC1 [rd]pC2",
         "a result that comes first ends the step; behind an attempt that timed out there is the next one"),
     (TIME_OUT, FAIL): Lawful("bF1 bF2 rdC2", "[b]pF1 [rb]pF2 [rd]pC2",
@@ -115,6 +125,10 @@ TABLE = {
         "a result that comes first ends the step; else the next attempt does"),
     (TIME_OUT, SWEEPS): Lawful("rdC2", "[rd]pC2",
         "the attempt timed out, and the sweep's wake, being older, does not bring another"),
+    (TIME_OUT, PAUSE): Lawful("rdC2 dC1", "[rd]pC2 [d]pC1",
+        "what is being performed times out and that is kept; or its wake was held, and a later one succeeds"),
+    (TIME_OUT, UNPAUSE): Lawful("rdC2 dC1", "[rd]pC2 [d]pC1",
+        "the wake is held, and a later one succeeds; or the workflow goes on before it is looked at"),
     (DIE, COMPLETE): Lawful("dC2 xdC2", "[xd]pC2",
         "a result that came before the notice stands; or the attempt is used up, and the next one succeeds"),
     (DIE, FAIL): Lawful("bF2 xdC2", "[xb]pF2 [xd]pC2",
@@ -131,6 +145,10 @@ TABLE = {
         "a result that came before the notice stands; or the attempt is used up, and the next one succeeds"),
     (DIE, SWEEPS): Lawful("xdC2", "[xd]pC2",
         "the attempt is used up, and the sweep adds none"),
+    (DIE, PAUSE): Lawful("xdC2", "[xd]pC2",
+        "a death is noted also while the workflow is paused: the attempt is used up, and the next one waits"),
+    (DIE, UNPAUSE): Lawful("xdC2", "[xd]pC2",
+        "a death is noted also while the workflow is paused, and the next attempt comes when it goes on"),
     (CANCEL, COMPLETE): Lawful("X0 dC1", "[c]X0 [d]X1",
         "the cancel reads again what grew meanwhile, and ends the run behind it; a run that had completed stays so"),
     (CANCEL, FAIL): Lawful("X0 bF1", "[c]X0 [b]X1",
@@ -147,6 +165,10 @@ TABLE = {
         "one wake after the other may bring the run on, or to its end, before the cancel"),
     (CANCEL, SWEEPS): Lawful("X0", "[c]X0",
         "a run that was swept is cancelled as any other"),
+    (CANCEL, PAUSE): Lawful("X0", "[c]X0",
+        "a run of a paused workflow is cancelled as any other"),
+    (CANCEL, UNPAUSE): Lawful("X0", "[c]X0",
+        "a run of a paused workflow is cancelled as any other, and not woken"),
     (TIMER, COMPLETE): Lawful("dC1 dC2", "[d]pC1",
         "in sequence they are one wake; beside others each has its lane, and the last observes both"),
     (TIMER, FAIL): Lawful("bF1 dC1 bF2", "[b]pF1",
@@ -163,6 +185,10 @@ TABLE = {
         "as two deliveries of one wake"),
     (TIMER, SWEEPS): Lawful("dC1", "[d]pC1",
         "the timer was only late: the sweep's wakes are stale when they arrive"),
+    (TIMER, PAUSE): Lawful("dC1", "[d]pC1",
+        "the end of the sleep is held, and noticed when the workflow goes on"),
+    (TIMER, UNPAUSE): Lawful("dC1", "[d]pC1",
+        "the end of the sleep is held, and noticed when the workflow goes on"),
     (REDELIVER, COMPLETE): Lawful("dC1 dC2", "[d]pC1 [d]pC2",
         "as two deliveries of one wake; those that came before are stale"),
     (REDELIVER, FAIL): Lawful("bF1 dC1 bF2", "[b]pF1 [d]pC1 [b]pF2",
@@ -179,6 +205,10 @@ TABLE = {
         "both may perform, one result is kept"),
     (REDELIVER, SWEEPS): Lawful("dC1", "[d]pC1",
         "the sweep's wakes are stale when they arrive"),
+    (REDELIVER, PAUSE): Lawful("dC1", "[d]pC1",
+        "the wakes are held, all of them, and one is sent when the workflow goes on"),
+    (REDELIVER, UNPAUSE): Lawful("dC1", "[d]pC1",
+        "the wakes are held, and one is sent when the workflow goes on"),
     (SWEEPS, COMPLETE): Lawful("dC1", "[d]pC1",
         "the sweep finds a run that goes on, or has ended: its wakes are stale, and what has ended is not due again"),
     (SWEEPS, FAIL): Lawful("bF1", "[b]pF1",
@@ -195,6 +225,50 @@ TABLE = {
         "the sweep's wakes are stale when they arrive"),
     (SWEEPS, SWEEPS): Lawful("dC1", "[d]pC1 [d]pC2?",
         "of two sweeps one moves the due of the run; beside others its wake and the late one may both perform"),
+    (SWEEPS, PAUSE): Lawful("dC1", "[d]pC1",
+        "the run is not taken for stalled, and goes on with its workflow"),
+    (SWEEPS, UNPAUSE): Lawful("dC1", "[d]pC1",
+        "what the sweep asks for is held; what lets the workflow go on wakes the run"),
+    (PAUSE, COMPLETE): Lawful("dC1", "[d]pC1",
+        "the pause holds the wake, or came too late for it"),
+    (PAUSE, FAIL): Lawful("bF1 dC1", "[b]pF1 [d]pC1",
+        "the pause holds the wake, which comes to nothing, or came too late for it"),
+    (PAUSE, TIME_OUT): Lawful("rdC2 dC1", "[rd]pC2 [d]pC1",
+        "the pause holds the wake, which comes to nothing, or came too late for it"),
+    (PAUSE, DIE): Lawful("xdC2", "[xd]pC2",
+        "a death is noted also while the workflow is paused: the attempt is used up, and the next one waits"),
+    (PAUSE, CANCEL): Lawful("X0", "[c]X0",
+        "a run of a paused workflow is cancelled as any other"),
+    (PAUSE, TIMER): Lawful("dC1", "[d]pC1",
+        "the end of the sleep is held, and noticed when the workflow goes on"),
+    (PAUSE, REDELIVER): Lawful("dC1", "[d]pC1",
+        "the wakes are held, all of them, and one is sent when the workflow goes on"),
+    (PAUSE, SWEEPS): Lawful("dC1", "[d]pC1",
+        "the run is not taken for stalled, and goes on with its workflow"),
+    (PAUSE, PAUSE): Lawful("dC1", "[d]pC1",
+        "the second finds the first, and changes nothing"),
+    (PAUSE, UNPAUSE): Lawful("dC1", "[d]pC1",
+        "whichever is written last holds; where that is the pause, it ends as any other"),
+    (UNPAUSE, COMPLETE): Lawful("dC1", "[d]pC1",
+        "whatever wakes the run first performs the step; the wake of the other is stale"),
+    (UNPAUSE, FAIL): Lawful("bF1 dC1", "[b]pF1 [d]pC1",
+        "the wake is held as long as the workflow is paused, and performed behind that"),
+    (UNPAUSE, TIME_OUT): Lawful("rdC2 dC1", "[rd]pC2 [d]pC1",
+        "the wake is held as long as the workflow is paused, and performed behind that"),
+    (UNPAUSE, DIE): Lawful("xdC2", "[xd]pC2",
+        "a death is noted also while the workflow is paused, and the next attempt comes when it goes on"),
+    (UNPAUSE, CANCEL): Lawful("X0", "[c]X0",
+        "a run that was cancelled meanwhile is not woken"),
+    (UNPAUSE, TIMER): Lawful("dC1", "[d]pC1",
+        "the end of the sleep is noticed when the workflow goes on"),
+    (UNPAUSE, REDELIVER): Lawful("dC1", "[d]pC1",
+        "the wakes are held, or perform the step; what comes behind them is stale"),
+    (UNPAUSE, SWEEPS): Lawful("dC1", "[d]pC1",
+        "two wakes that ask for whatever is needed: the second finds nothing to do"),
+    (UNPAUSE, PAUSE): Lawful("dC1", "[d]pC1",
+        "paused again, the run is held again, and goes on with its workflow"),
+    (UNPAUSE, UNPAUSE): Lawful("dC1", "[d]pC1",
+        "who comes second finds the workflow going, and no run that was held"),
 }  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from onward.aws.dynamodb import shard_of
 from onward.core.codec import decode
 from onward.core.ids import run_id
 from onward.core.log import LOG_END, log_key, partition_of
-from onward.engine import control
+from onward.engine import control, pause
+from onward.engine.engine import PAUSED_KEY
 from onward.engine.views import run_view
 from onward.local.store import SqliteStore
 from onward.ports import Drop, key_of
@@ -27,11 +28,13 @@ from .pairs import (
     DIE,
     FAIL,
     LETTERS,
+    PAUSE,
     REDELIVER,
     SEQUENCE,
     SWEEPS,
     TIME_OUT,
     TIMER,
+    UNPAUSE,
     WIDE,
 )
 from .programs import Made, fits
@@ -171,6 +174,9 @@ class Ring(Stage):
             self.deliver(self.last_wake(), "killed")
         if SWEEPS in acts:
             self.wait(HORIZON_MS + MINUTE_MS)
+        if UNPAUSE in acts:
+            self.finish(self.start("pause before", stand))
+            self.deliver(self.last_wake())
         self.stood = len(self.records())
 
     def contested(self) -> list[Any]:
@@ -196,6 +202,9 @@ class Ring(Stage):
         self.cloud.invoke, self.cloud.queue.deliver = self.world_invokes, self.world_delivers
         for wake in self.parked:
             self.function.accept(wake, "own")
+        if PAUSED_KEY in self.table.items or pause.paused(self.reader().store):
+            self.wait(MINUTE_MS)
+            self.finish(self.start("go on", lambda hand: wakes_of(hand, pause.UNTIL_KNOWN_MS)))
         self.function.tick_every_minute()
         assert self.run_until(self.has_ended, BOUND_MS), "the run does not end"
         self.settle()
@@ -343,9 +352,30 @@ def sweep(hand: Hand) -> None:
             hand.handle(hand.take(wake))
 
 
+def stand(hand: Hand) -> None:
+    """Somebody pauses the workflow."""
+    pause.pause(hand.engine, "contest")
+
+
+def goes_on(hand: Hand) -> None:
+    """Somebody lets the workflow go on, and what was held is done."""
+    sent = len(hand.ring.parked)
+    wakes_of(hand, pause.UNTIL_KNOWN_MS)
+    for wake in hand.ring.parked[sent:]:
+        if wake["do"] == "recover":
+            hand.handle(hand.take(wake))
+
+
+def wakes_of(hand: Hand, after_ms: int) -> None:
+    since_ms = pause.unpause(hand.engine, "contest")
+    hand.ring.world.pause(after_ms)
+    if since_ms is not None:
+        pause.wake_held(hand.engine, "contest", since_ms)
+
+
 DOES: dict[str, Callable[[Hand], None]] = {
     COMPLETE: last_step, FAIL: last_step, TIME_OUT: last_step, DIE: die, CANCEL: cancel, TIMER: timer,
-    REDELIVER: redeliver, SWEEPS: sweep,
+    REDELIVER: redeliver, SWEEPS: sweep, PAUSE: stand, UNPAUSE: goes_on,
 }  # fmt: skip
 
 

@@ -158,3 +158,48 @@ async def created(event, step):
 @app.workflow(on=cron("*/5 * * * *", tz="Europe/Paris"))
 def every_five_minutes(event, step):
     return step.run("tick", note, event.data["scheduled"])
+
+
+# ----------------------------------------------------------------------- what is decided outside, and done once more
+@app.workflow(on="story/asks", retries=QUICK)
+def asks(event, step):
+    try:
+        return step.callback("approve", hand_out, timeout=event.data["timeout"])
+    except StepError as error:
+        return [error.type, error.message]
+
+
+def hand_out(token):
+    """As a mail would: the token goes to whoever is to answer."""
+    with Path(os.environ["NOTES"]).open("a") as file:
+        file.write(json.dumps({"run": current_step().run_id, "step": "mail", "token": token}) + "\n")
+
+
+@app.workflow(on="story/polls", retries=QUICK)
+async def polls(event, step):
+    return await step.wait_until("ready", third_time, every=0.2, backoff=2, timeout=MEETING_S)
+
+
+def third_time():
+    note()
+    looks = [line for line in notes(current_step().run_id) if line["step"].startswith("ready")]
+    return len(looks) if len(looks) >= 3 else None
+
+
+@app.workflow(on="story/transacts", retries=QUICK)
+def transacts(event, step):
+    try:
+        return [step.transact("pay", writes) for writes in event.data["writes"]]
+    except StepError as error:
+        return error.type
+
+
+@app.workflow(on="story/broken", retries=0)
+def broken(event, step):
+    fine = step.run("fine", note, 1)
+    return step.parallel(partial(step.run, "bad", needs, event.data["file"], fine), partial(step.run, "beside", note))
+
+
+def needs(file, result):
+    note()
+    return int(Path(file).read_text()) + result

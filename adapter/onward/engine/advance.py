@@ -28,7 +28,7 @@ from ..core.errors import (
     Unavailable,
 )
 from ..core.ids import idempotency_key, plan_digest
-from ..core.log import NAMES_IN_PLAN, event_of, run_context, step_context
+from ..core.log import NAMES_IN_PLAN, event_of, log_key, run_context, step_context
 from ..core.replay import Replay
 from ..core.values import Failure, display
 from ..step import MAX_SLEEP_MS, CurrentStep, Step
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ..core.replay import Wanted
     from ..core.values import Event
     from .engine import Engine, Wake
+    from .steplimits import Slots
 
 _NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured, MiddlewareFailed)
 MAX_RESERVE_MS = 2_000  # kept free at the end of an invocation, to record what happened
@@ -221,12 +222,15 @@ class Invocation:
         begun = trouble is not None and trouble.begun
         if begun or (fold.deaths and attempts >= wanted.retry.max_attempts):
             self._append(self._outcome(wanted, status.BROKEN, max(attempts, 1), e=crashed(begun).to_json()))
+            self.tidy()
         else:
+            wake = {"do": "advance", "run": fold.run, "seq": fold.next_seq}
+            slots = self.slots(wanted, log_key(fold.next_seq), wake)
             self.performed += 1
             if wanted.once:
                 self._append(self._outcome(wanted, status.BEGUN, attempts + 1))
             body, text = self.attempt(wanted, attempts + 1)
-            self._append(body, text)
+            self._append(body, text, slots)
             if body["k"] == status.RETRYING:
                 self._leave_until(body["until"])
         if not self.engine.fills(self.workflow):
@@ -241,6 +245,22 @@ class Invocation:
             self._append(self._outcome(wanted, status.SLEPT, 1, until=until_ms, **named))
         if not self.elapsed(until_ms):
             self._leave_until(until_ms)
+
+    def slots(self, wanted: Wanted, place: str, wake: Wake) -> Slots | None:
+        """The slots that an attempt needs whose record will stand at `place`; raises `Leave` where it queues."""
+        flow = self.workflow.flow
+        if flow is None or not flow.step_limits or wanted.sends:
+            return None
+        from .steplimits import take
+
+        return take(self.engine, self.fold, self.workflow, wanted.key, place, wake)
+
+    def tidy(self) -> None:
+        """Free the slots of attempts that have died."""
+        if self.workflow.flow is not None and self.workflow.flow.step_limits:
+            from .steplimits import tidy
+
+            tidy(self.engine, self.fold.run)
 
     def attempt(self, wanted: Wanted, attempt: int) -> tuple[dict[str, Any], str | None]:
         """Perform one attempt; the record of what came of it, and its value. Appends nothing."""
@@ -310,13 +330,13 @@ class Invocation:
         name, ordinal = wanted.key
         return {"k": kind, "s": name, "n": ordinal, "a": attempt, "at": self.engine.clock.now_ms(), **fields}
 
-    def _append(self, body: dict[str, Any], value: str | None = None) -> None:
+    def _append(self, body: dict[str, Any], value: str | None = None, slots: Slots | None = None) -> None:
         body.setdefault("at", self.engine.clock.now_ms())
         if self.alone and self.fold.flight:  # the losers of a race, say: nobody will ever wait for them again
             body["left"] = 1
         if self.invocation is not None and self.engine.fills(self.workflow):
             body["i"] = self.invocation
-        self.ledger.append(self.fold, body, value)
+        self.ledger.append(self.fold, body, value, slots)
 
     # -------------------------------------------------------------------------------------- several in parallel
     def _plan(self, fresh: list[Wanted]) -> None:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ..core.replay import Wanted
     from ..ports import Item
     from .engine import Engine, Wake
+    from .steplimits import Slots
 
 FEW = 8  # steps in flight up to which every completion collects
 CHUNK = 64  # steps whose completions are marked in one item
@@ -126,6 +127,10 @@ def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | 
     fold.head = head
     if head is None or head_of(head)["status"] in status.ENDED:
         engine.note("INFO", "wake for a step of a run that has ended", run_id=run)
+        if head is not None and '"limits"' in head.body:  # it may have been let in at the same time
+            from .steplimits import tidy
+
+            tidy(engine, run)
         return
     if standing is not None and result is None:
         engine.note("INFO", "stale wake", run_id=run, plan=lane[0], index=lane[1], attempt=attempt)
@@ -205,27 +210,32 @@ class LaneInvocation(Invocation):
         if until_ms > now_ms:
             self.sends.append((_step_wake(self.fold.run, self.lane, self.number), until_ms))
             raise Leave
-        value = None
+        value = slots = None
         if wanted.is_sleep:
             body = self._outcome(wanted, status.DONE, 0)
         elif (body_or_none := self._worn_out(wanted)) is not None:
             body = body_or_none
+            self.tidy()
         else:
+            wake = _step_wake(self.fold.run, self.lane, self.number)
+            slots = self.slots(wanted, attempt_key(self.lane, self.number), wake)
             if wanted.once and not self._put(
                 attempt_key(self.lane, self.number), self._outcome(wanted, status.BEGUN, self.number)
             ):
                 raise Leave
             body, value = self.attempt(wanted, self.number)
         if body["k"] == status.RETRYING:
-            if self._put(attempt_key(self.lane, self.number), body):
+            if self._put(attempt_key(self.lane, self.number), body, slots):
                 self.sends.append((_step_wake(self.fold.run, self.lane, self.number + 1), body["until"]))
             raise Leave
-        self._settle(body, value)
+        self._settle(body, value, slots=slots)
 
-    def _settle(self, body: dict[str, Any], value: str | None, also: Sequence[Drop] = ()) -> None:
+    def _settle(
+        self, body: dict[str, Any], value: str | None, also: Sequence[Drop] = (), slots: Slots | None = None
+    ) -> None:
         """Put the result where none is; the first one counts."""
         item = self.ledger.item(self.fold.run, lane_key(self.lane), body, value)
-        refused = self.ledger.store.write([Put(item), *also])
+        refused = (slots or self.ledger.store).write([Put(item), *also])
         standing = item if refused is None else refused.standing[0]
         assert standing is not None
         self.settled(standing)
@@ -266,8 +276,8 @@ class LaneInvocation(Invocation):
             return None
         return self._outcome(wanted, status.BROKEN, self.number - 1, e=crashed(begun).to_json())
 
-    def _put(self, sort: str, body: dict[str, Any]) -> bool:
-        return self.ledger.store.write([Put(self.ledger.item(self.fold.run, sort, body))]) is None
+    def _put(self, sort: str, body: dict[str, Any], slots: Slots | None = None) -> bool:
+        return (slots or self.ledger.store).write([Put(self.ledger.item(self.fold.run, sort, body))]) is None
 
 
 # ------------------------------------------------------------------------------------------------- who collects
@@ -458,6 +468,7 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
         if before.plans[plan].wide:
             _mark_results(engine, before, before.plans[plan])
     engine.ledger.keep(before)
+    engine.tidy(before)
     collect(engine, {"do": "collect", "run": run}, deadline_ms, invocation)
     fold = engine.ledger.load(run)
     if fold is None or fold.ended is not None:

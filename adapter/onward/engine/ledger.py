@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..core.values import Event
     from ..ports import Blobs, Clock, Store
     from .middleware import Payloads
+    from .steplimits import Slots
 
 INLINE_BYTES = 64 * 1024  # a value up to this size stands in its record; beyond, storing it as a blob is cheaper
 MAX_INLINE_BYTES = 380_000  # without blobs: what surely fits an item beside the record's own fields
@@ -122,10 +123,10 @@ class Ledger:
         text = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
         return Item(partition_of(run), sort, self.clock.token(), text, value, due_ms)
 
-    def append(self, fold: Fold, body: dict[str, Any], value: str | None = None) -> None:
-        """Append one record, or raise `Superseded`."""
+    def append(self, fold: Fold, body: dict[str, Any], value: str | None = None, slots: Slots | None = None) -> None:
+        """Append one record, or raise `Superseded`. `slots`: what the attempt holds of which it speaks."""
         item = self.item(fold.run, log_key(fold.next_seq), body, value)
-        if self.store.write([Put(item)]) is not None:
+        if (slots or self.store).write([Put(item)]) is not None:
             raise Superseded
         fold.apply(item)
 

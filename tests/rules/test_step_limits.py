@@ -17,6 +17,7 @@ import pytest
 from onward import App, Concurrency, Retry
 from onward.core.errors import InvalidOption
 from onward.engine import control
+from onward.engine.sweep import MAX_STALLS, sweep
 from onward.engine.why import why
 from onward.local.store import SqliteStore
 from onward.loop import close_thread_loop
@@ -40,11 +41,11 @@ class Working:
         self.killed = self.done = False
         self.error = None
         self.stands, self.goes = threading.Semaphore(0), threading.Semaphore(0)
+        bench.going = self
         threading.Thread(target=self._work, daemon=True).start()
         self._until_it_stands()
 
     def _work(self):
-        self.bench.here.working = self
         try:
             self.bench.stage.new_engine().handle(self.wake)
         except Killed:
@@ -70,6 +71,7 @@ class Working:
             raise Killed
 
     def go_on(self):
+        self.bench.going = self
         self.goes.release()
         self._until_it_stands()
 
@@ -79,7 +81,7 @@ class Bench:
 
     def __init__(self, app):
         self.stage = Rehearsal(app)
-        self.here = threading.local()
+        self.going = None  # the one that does something
         self.workings = []
         self.began = []  # (epoch milliseconds since the start, name)
         self.start_ms = self.stage.clock.now_ms()
@@ -91,7 +93,7 @@ class Bench:
     def works(self, name, lasts_s, group=None):
         """What a step does: it takes so long, and counts as one of its group meanwhile."""
         self.began.append((self.now_s(), name))
-        working = self.here.working
+        working = self.going
         working.group = group
         beside = sum(one.ends_ms is not None and one.group == group for one in self.workings)
         self.most[group] = max(self.most[group], beside + 1)
@@ -307,7 +309,10 @@ def test_a_step_that_may_run_only_once_runs_when_it_has_a_slot(kind, bench):
         return work
 
     made = bench(kind, story, concurrency=Concurrency(1, of="steps"))
-    runs = [run for n in range(4) for run in made.stage.start("go", {"n": n})]
+    runs = []
+    for n in range(4):
+        runs += made.stage.start("go", {"n": n})
+        made.go((n + 1) / 1000)
     made.go()
     assert made.began == [(0, "0"), (100, "1"), (200, "2"), (300, "3")]  # longer in the queue than its timeout=
     assert statuses(made, runs) == ["completed"] * 4
@@ -315,17 +320,23 @@ def test_a_step_that_may_run_only_once_runs_when_it_has_a_slot(kind, bench):
 
 @both
 def test_a_step_that_queues_uses_up_no_attempt_and_its_run_is_not_taken_for_stalled(kind, bench):
-    made = bench(kind, partial(many, lasts_s=9 * 3600, steps=1), concurrency=Concurrency(1, of="steps"))
+    def story(made):
+        async def work(event, step):
+            for n in range(80 if event.data["n"] == 0 else 1):
+                await step.run(f"s{n}", made.works, f"{event.data['n']}s{n}", 600, retries=0)
+
+        return work
+
+    made = bench(kind, story, concurrency=Concurrency(1, of="steps"))
     runs = [run for n in range(2) for run in made.stage.start("go", {"n": n})]
-    made.go(1)
-    for _ in range(11):  # more than a run survives that is stalled
-        made.stage.clock.turn(made.stage.clock.now_ms() + made.stage.horizon_ms)
-        made.stage.sweep()
-        made.go(made.now_s())
-    made.go(30 * 3600)
-    assert statuses(made, runs) == ["completed"] * 2
-    [last] = [one for one in made.stage.view(runs[1])["steps"] if one["step"] == "s0"]
-    assert last["attempts"] == 1
+    swept = 0
+    for at_s in range(0, 80 * 600, 600):
+        made.go(at_s)
+        swept += made.stage.clock.now_ms() >= made.stage._due_ms()
+        sweep(made.stage.new_engine(), {"do": "sweep"}, None, None)
+    assert swept > MAX_STALLS  # more often than a run survives that is stalled
+    made.go()
+    assert statuses(made, runs) == ["completed"] * 2 and made.began[-1] == (80 * 600, "1s0")
 
 
 @both
@@ -458,13 +469,13 @@ def requests_of(steps, **options):
     return store.asked
 
 
-def test_an_attempt_takes_three_requests_more_and_none_where_steps_are_not_limited():
+def test_an_attempt_takes_four_requests_more_and_none_where_steps_are_not_limited():
     def each(**options):
         return (requests_of(12, **options) - requests_of(2, **options)) / 10
 
     plain = each()
-    assert each(concurrency=Concurrency(1, of="steps")) == plain + 3
-    assert each(concurrency=[Concurrency(1, of="steps"), Concurrency(2, of="steps")]) == plain + 5
+    assert each(concurrency=Concurrency(1, of="steps")) == plain + 4
+    assert each(concurrency=[Concurrency(1, of="steps"), Concurrency(2, of="steps")]) == plain + 7
     assert each(delay=1) == each(concurrency=Concurrency(1)) == plain
 
 

@@ -60,6 +60,8 @@ def advance(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     elif fold.ended is not None or fold.next_seq > wake["seq"]:
         engine.note("INFO", "stale wake", run_id=wake["run"], seq=wake["seq"])
         engine.ledger.keep(fold)
+        if fold.ended is not None:
+            engine.tidy(fold)
     elif engine.may_go_on(fold):
         Invocation(engine, fold, deadline_ms, invocation, performs=True).conduct()
 

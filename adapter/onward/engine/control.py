@@ -125,6 +125,7 @@ def cancel(engine: Engine, run: str) -> bool:
         if fold is None:
             raise UnknownRun(f"there is no run {run!r} in this store")
         if fold.ended is not None:
+            engine.tidy(fold)  # whoever ended it may have died before that
             return False
         closing = _open_lanes(engine, fold)
         at_once = closing[:CLOSED_AT_ONCE] if attempt < MAX_CANCEL_TRIES // 2 else []

@@ -127,10 +127,7 @@ def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | 
     fold.head = head
     if head is None or head_of(head)["status"] in status.ENDED:
         engine.note("INFO", "wake for a step of a run that has ended", run_id=run)
-        if head is not None and '"limits"' in head.body:  # it may have been let in at the same time
-            from .steplimits import tidy
-
-            tidy(engine, run)
+        engine.tidy(fold)  # it may have been let in at the same time
         return
     if standing is not None and result is None:
         engine.note("INFO", "stale wake", run_id=run, plan=lane[0], index=lane[1], attempt=attempt)
@@ -462,6 +459,8 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     """Do whatever a run needs to go on, when all that is known is that nothing happened in time."""
     run = wake["run"]
     before = engine.ledger.load(run)
+    if before is not None and before.ended is not None:
+        engine.tidy(before)
     if before is None or before.ended is not None or engine.expired(before):
         return
     for plan in before.flight:

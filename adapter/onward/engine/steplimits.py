@@ -75,6 +75,8 @@ def take(engine: Engine, fold: Fold, workflow: Workflow, key: Key, place: str, w
     holder = f"{fold.run}#{place}"
     for _ in range(MAX_TRIES):
         states = [_State(engine, partition) for partition, _ in needs]
+        if any(drop.sort == HELD + holder for state in states for drop in state.free):
+            raise Superseded  # its slot was freed, and is not counted as such yet
         rooms = [
             not state.queue and state.room(_capacity(engine, workflow.name, index, of_steps=True)) > 0
             for state, (_, index) in zip(states, needs, strict=True)

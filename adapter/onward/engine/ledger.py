@@ -147,6 +147,8 @@ class Ledger:
             ended = self.item(fold.run, HEAD, fields)
             drops = self._open_places(fold)
             told = [*self._for_parent(fold, last, records[-1][1]), *self._freed(fields, fold.run)]
+            room = MAX_WRITES - len(items) - 1 - len(also) - len(told)
+            told += self._freed_steps(fields, fold.run, room)
             at_once = MAX_WRITES - len(items) - 1 - len(also) - len(told)
             refused = self.store.write([*map(Put, items), Swap(ended, head.token), *also, *drops[:at_once], *told])
             if refused is None:
@@ -174,6 +176,13 @@ class Ledger:
         from .gate import freed
 
         return freed(self, head, run)
+
+    def _freed_steps(self, head: dict[str, Any], run: str, most: int) -> list[Put | Swap]:
+        if "limits" not in head:
+            return []
+        from .steplimits import freed_at_end
+
+        return freed_at_end(self, head, run, most)
 
     def _open_places(self, fold: Fold) -> list[Drop]:
         if not fold.open_lanes(waits_only=True) and "cancel_on" not in fold.body:

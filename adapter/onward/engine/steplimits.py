@@ -18,6 +18,8 @@ An attempt that needs slots of several limits takes all of them at once or none,
 
 from __future__ import annotations
 
+import json
+
 from ..core import status
 from ..core.codec import decode
 from ..core.errors import Leave
@@ -35,13 +37,15 @@ if TYPE_CHECKING:
     from ..app import Workflow
     from ..core.log import Fold
     from ..core.values import Key
-    from ..ports import Refused
+    from ..ports import Clock, Refused
     from .engine import Engine, Wake
     from .gate import Need
+    from .ledger import Ledger
 
     Writes = list[Put | Swap | Drop]
 
 LIMITS = "limits"  # in a run's head: which limits its steps need slots of, and its rank in their queues
+AT_THE_END = 5  # slots of each limit that are freed in the transaction that ends a run
 AT_ONCE = 25  # holders that are looked at together
 MAX_HEAD_TRIES = 20
 
@@ -57,7 +61,7 @@ class Slots:
     def write(self, writes: Sequence[Put | Swap | Drop]) -> Refused | None:
         """Write what came of the attempt, free its slots with it, and give them to who queues."""
         store = self.engine.store
-        refused = store.write([*writes, *(write for item in self.items for write in _frees(self.engine, item))])
+        refused = store.write([*writes, *(write for item in self.items for write in _frees(self.engine.clock, item))])
         if refused is not None:
             if not any(refused.standing[: len(writes)]):
                 return store.write(writes)  # they were freed before: its death was noticed, or its run has ended
@@ -129,6 +133,16 @@ def tidy(engine: Engine, run: str) -> None:
         hand_out(engine, partition)
 
 
+def freed_at_end(ledger: Ledger, head: dict[str, Any], run: str, most: int) -> list[Put | Swap]:
+    """At most so many writes by which the end of a run frees what it holds; `tidy` frees the rest, and what is taken at
+    the same time."""
+    found: list[Put | Swap] = []
+    for partition, _ in limits_of(head)[1]:
+        items = ledger.store.read(partition, f"{HELD}{run}#", f"{HELD}{run}#~", limit=AT_THE_END)
+        found += [write for item in items if "freed" not in fields_of(item) for write in _frees(ledger.clock, item)]
+    return found[: most // 2 * 2]
+
+
 def hand_to(engine: Engine, state: _State, entry: Item, told: dict[str, Any]) -> bool | None:
     """Give its slots to the attempt that is the first of a queue: whether that was written; None where there is no
     room."""
@@ -191,12 +205,12 @@ def _unless_over(engine: Engine, holder: str) -> list[Drop]:
     return [Drop(partition, sort, nobody) for partition, sort in over_keys(holder)]
 
 
-def _frees(engine: Engine, item: Item) -> list[Put | Swap]:
+def _frees(clock: Clock, item: Item) -> list[Put | Swap]:
     """What frees a slot, once."""
-    fields = {**fields_of(item), "freed": True}
+    body = json.dumps({**fields_of(item), "freed": True}, separators=(",", ":"))
     return [
-        Swap(_item(engine, item.partition, item.sort, fields), item.token),
-        Put(_item(engine, item.partition, FREED + item.sort[len(HELD) :], {})),
+        Swap(Item(item.partition, item.sort, clock.token(), body), item.token),
+        Put(Item(item.partition, FREED + item.sort[len(HELD) :], clock.token(), "{}")),
     ]
 
 
@@ -256,7 +270,7 @@ def _free_over(engine: Engine, partition: str, holders: str) -> None:
     while lost < MAX_TRIES:
         items = engine.store.read(partition, first, f"{holders}~", limit=AT_ONCE)
         over = _over(engine, [item for item in items if "freed" not in fields_of(item)])
-        if over and engine.store.write([write for item in over for write in _frees(engine, item)]) is not None:
+        if over and engine.store.write([write for item in over for write in _frees(engine.clock, item)]) is not None:
             lost += 1  # one of them has freed its own
             continue
         if len(items) < AT_ONCE:

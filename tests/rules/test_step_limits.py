@@ -29,6 +29,7 @@ from .test_flow import assert_all_free, counted
 
 FIVE = Retry(max_attempts=5, base=1.0, jitter=False)
 PATIENCE_S = 30
+RACERS = (("fast", 10), ("slow", 100))
 
 
 class Working:
@@ -410,6 +411,34 @@ def test_a_slot_of_a_run_that_ended_and_told_nobody_is_found_by_who_needs_it(ben
     control.cancel(engine, runs[0])
     made.go()
     assert statuses(made, runs) == ["cancelled", "completed"]
+
+
+def test_a_run_that_completes_beside_the_losers_of_a_race_gives_back_their_slots(bench):
+    def story(made):
+        async def work(event, step):
+            n = event.data["n"]
+            tasks = [asyncio.ensure_future(step.run(name, made.works, f"{n}{name}", s)) for name, s in RACERS]
+            done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
+                task.cancel()
+            return [task.result() for task in done]
+
+        return work
+
+    made = bench(ASYNC, story, concurrency=Concurrency(2, of="steps"))
+    runs = []
+    for n in range(2):
+        runs += made.stage.start("go", {"n": n})
+        made.go((n + 1) / 1000)
+    made.go()
+    assert statuses(made, runs) == ["completed"] * 2
+    assert made.began[:4] == [
+        (0, "0fast"),
+        (0, "0slow"),
+        (10, "1fast"),
+        (10, "1slow"),
+    ]  # a loser goes on, of no account
+    assert_all_free(made.stage)
 
 
 # -------------------------------------------------------------------------------------------------- what is said

@@ -180,10 +180,10 @@ class Concurrency:
     An attempt needs a slot of each such limit of its workflow, and takes all or none. When a run ends, its slots are
     free, although what a sandbox still performs of it may take longer.
 
-    With one such limit an attempt takes three requests more: read the limit, take a slot, look who queues; what came of
-    it is written together with what frees the slot. Together that is 15 write units more where there is room (as the
-    simulator's table counts them), 4 to 8 of them at the limit's one partition, which takes 1,000 a second: so up to
-    about 100 attempts a second under one limit and key."""
+    With one such limit an attempt that finds room takes four requests more (read the limit, take a slot, look who
+    queues, count the slot as free), and three for each further limit; what came of it is written together with what
+    frees the slot. That is 21 capacity units more, 14 of them writes to the one partition of the limit and its key,
+    which takes 1,000 a second: about 70 attempts a second, and less the more of them come at once."""
 
     __slots__ = ("key", "limit", "name", "of")
 

@@ -548,6 +548,32 @@ def a_run_that_needs_slots(effects):
     return sync(work, concurrency=limits, priority=lambda event: 3)
 
 
+@case([1, [2, 3], 4], [1, [2, 3], "not sure"], effects="a b c", once="d")
+def steps_that_need_slots(effects):
+    def work(event, step):
+        first = step.run("a", effects.do, "a", 1)
+        both = step.parallel(*(partial(step.run, name, effects.do, name, n) for n, name in enumerate("bc", 2)))
+        try:
+            return [first, both, step.run("d", effects.do, "d", 4, once=True)]
+        except StepError:
+            return [first, both, "not sure"]
+
+    limits = [Concurrency(1, of="steps"), Concurrency(2, of="steps", key=lambda event: event.name, name="shared")]
+    return sync(work, concurrency=limits)
+
+
+@case([1, [2, 3]], effects="a b c")
+def async_steps_that_need_slots(effects):
+    async def work(event, step):
+        first = await step.run("a", effects.do, "a", 1)
+        both = [step.run(name, effects.do, name, n) for n, name in enumerate("bc", 2)]
+        return [first, await asyncio.gather(*both)]
+
+    app = App("corpus")
+    app.workflow(on="go", name="work", retries=QUICK, concurrency=Concurrency(1, of="steps"))(work)
+    return app
+
+
 @case(1, effects="a")
 def a_run_that_waits_for_its_turn(effects):
     return sync(lambda event, step: step.run("a", effects.do, "a", 1), throttle=Throttle(1, period=60), delay=90)

@@ -9,7 +9,8 @@ An event that triggers a workflow is put to these in this order:
     batch          gather events with the same key, and start one run for them together
     delay          start so much later
     throttle       start as the rate allows; what is over starts later
-    concurrency    of those that may start, so many at a time; the others queue by priority, then by arrival
+    concurrency    of those that may start, so many at a time; the others queue by priority, then by arrival; or, with
+                   `of="steps"`, so many steps at a time
 
 A `key` is a function of the event whose result (a string, a number, a boolean or None) names a group; each group has
 limits of its own. Where it raises, the log says so, and the event belongs to the group None. Limits are read from the
@@ -171,16 +172,30 @@ class Throttle:
 class Concurrency:
     """At most `limit` (up to 1,000) of the workflow's runs at a time, from the first step of each to its end, sleeps
     and waits included. `name`: limits of that name count together, and each workflow is held to its own number. A run
-    that invokes another under a name that both use would wait for itself."""
+    that invokes another under a name that both use would wait for itself.
 
-    __slots__ = ("key", "limit", "name")
+    `of="steps"`: at most so many steps (`step.run`) are performed at a time, over all runs, and beside each other in
+    one. A slot belongs to an attempt while it is performed: a run between two steps, a sleep, a wait and a backoff hold
+    none. Who finds none queues, by the run's priority, then its age; that uses up neither an attempt nor its `timeout`.
+    An attempt needs a slot of each such limit of its workflow, and takes all or none. When a run ends, its slots are
+    free, although what a sandbox still performs of it may take longer.
 
-    def __init__(self, limit: int, key: Key | None = None, name: str | None = None) -> None:
+    With one such limit an attempt that finds room takes four requests more (read the limit, take a slot, look who
+    queues, count the slot as free), and three for each further limit; what came of it is written together with what
+    frees the slot. That is 21 capacity units more, 14 of them writes to the one partition of the limit and its key,
+    which takes 1,000 a second: about 70 attempts a second, and less the more of them come at once."""
+
+    __slots__ = ("key", "limit", "name", "of")
+
+    def __init__(self, limit: int, key: Key | None = None, name: str | None = None, of: str = "runs") -> None:
         if name is not None and (not isinstance(name, str) or not name):
             raise InvalidOption(f"Concurrency(name=) takes a string that is not empty, not {name!r:.80}")
+        if of not in ("runs", "steps"):
+            raise InvalidOption(f'Concurrency(of=) takes "runs" or "steps", not {of!r:.80}')
         self.limit = _whole("Concurrency(limit=)", limit, MAX_LIMIT)
         self.key = _key("Concurrency(key=)", key)
         self.name = name
+        self.of = of
 
 
 class CancelOn:
@@ -219,6 +234,7 @@ class Flow:
         "rate_limit",
         "singleton",
         "start_timeout_ms",
+        "step_limits",
         "throttle",
     )
 
@@ -238,7 +254,9 @@ class Flow:
         self.debounce: Debounce | None = given.get("debounce")
         self.batch: Batch | None = given.get("batch")
         self.throttle: Throttle | None = given.get("throttle")
-        self.concurrency: tuple[Concurrency, ...] = _several("concurrency", given.get("concurrency", ()), Concurrency)
+        limits: tuple[Concurrency, ...] = _several("concurrency", given.get("concurrency", ()), Concurrency)
+        self.concurrency = tuple(limit for limit in limits if limit.of == "runs")
+        self.step_limits = tuple(limit for limit in limits if limit.of == "steps")
         self.cancel_on: tuple[CancelOn, ...] = _several("cancel_on", given.get("cancel_on", ()), CancelOn)
         self.priority: Key | None = _key("priority=", given.get("priority"))
         self.delay_ms = _span("delay=", given.get("delay", 0), 0)
@@ -247,7 +265,7 @@ class Flow:
         for one, other, why in _SENSELESS:
             if one in given and other in given:
                 raise InvalidOption(f"{one}= and {other}= make no sense together: {why}")
-        if self.priority is not None and not self.concurrency:
+        if self.priority is not None and not limits:
             raise InvalidOption("priority= makes no sense without concurrency=: nothing queues that it could order")
 
 

@@ -42,6 +42,10 @@ class Options:
         """How many runs may be live at a time, and whether in each group."""
         return []
 
+    def step_limits(self) -> list[tuple[int, bool]]:
+        """How many steps may be performed at a time, and whether in each group."""
+        return []
+
 
 class Limited(Options):
     """At most `limit` runs at a time, for each group where it is `keyed`."""
@@ -65,6 +69,32 @@ class Limited(Options):
 
     def __repr__(self) -> str:
         return f"at most {self.limit}{' of a kind' if self.keyed else ''}{', urgent first' if self.urgent else ''}"
+
+
+class StepLimited(Options):
+    """At most `limit` steps at a time, for each group where it is `keyed`; and `runs` runs, if that is a number."""
+
+    prompt = False  # who holds a slot may be dead until the sweep
+
+    def __init__(self, limit: int, keyed: bool, runs: int | None) -> None:
+        self.limit = limit
+        self.keyed = keyed
+        self.runs = runs
+
+    def options(self, name: str) -> dict[str, Any]:
+        limits = [Concurrency(self.limit, key=parity if self.keyed else None, of="steps")]
+        if self.keyed:
+            limits.append(Concurrency(self.limit + 1, of="steps"))
+        return {"concurrency": [*limits, *([Concurrency(self.runs)] if self.runs else [])]}
+
+    def limits(self) -> list[tuple[int, bool]]:
+        return [] if self.runs is None else [(self.runs, False)]
+
+    def step_limits(self) -> list[tuple[int, bool]]:
+        return [(self.limit, self.keyed), *([(self.limit + 1, False)] if self.keyed else [])]
+
+    def __repr__(self) -> str:
+        return f"at most {self.limit} steps{' of a kind' if self.keyed else ''}, {self.runs or 'any'} runs"
 
 
 class Throttled(Options):
@@ -128,6 +158,7 @@ class RateLimited(Dropping):
 
 FLOWS: Sequence[Callable[[Callable[[Sequence[Any]], Any]], Any]] = (
     lambda pick: Limited(pick((1, 2)), pick((False, True)), pick((False, True))),
+    lambda pick: StepLimited(pick((1, 2, 3)), pick((False, True)), pick((None, 2))),
     lambda pick: Throttled(pick((1, 3)), pick((None, 1))),
     lambda pick: Plain("delayed", delay=pick((2, 400, 2_000))),
     lambda pick: Plain("to end in time", finish_timeout=pick((40, 2_000))),

@@ -58,9 +58,9 @@ TELLING_REQUESTS = 2  # more, where a child ends: look at its parent; and again,
 SENDING_REQUESTS = 10  # more, where an event is sent: keep it, look for waits, and what each of those takes
 GATE_REQUESTS = 16  # more, where a run passes the gate or ends, and looks who queues
 HOLDING_REQUESTS = 3  # more, where something is paused or was: read the log for its workflow's name; the head; move it
-ADVANCE_REQUESTS = (
-    6  # to the table: what is paused; read the log, the lanes it observed, the head; append; move the head
-)
+SLOT_REQUESTS = 30  # more, where a step needs slots: take them, queue, free them, and see who queues
+# to the table: what is paused; read the log, the lanes it observed, the head; append; move the head
+ADVANCE_REQUESTS = 6
 
 
 class Broken(AssertionError):
@@ -125,6 +125,8 @@ class Invariants:
         self.copies: dict[str, list[tuple[str, Any]]] = {}  # what is written of forks that are no runs yet
         self.has_ended: Callable[[Run], None] = lambda run: None  # told of every end
         self.paused: dict[str, int | None] = {}  # workflows, and the tick from which on every process knows of it
+        self.given: set[tuple[str, str]] = set()  # a run and its step that were given a slot, ever
+        self.limited: dict[str, set[str]] = {}  # slots on steps that are held and were not freed, by their partition
         self._changed: list[Run] = []
         self._counted: set[str] = set()  # what the user's own table has counted, or ought to have
         self._seen = 0
@@ -161,7 +163,7 @@ class Invariants:
             return
         run = self.runs.setdefault(run_of(pk), Run(run_of(pk)))
         if change.after is None:
-            self.hold(2, False, f"{sk} of run {run.id} was removed")
+            self.hold(2, change.before is None, f"{sk} of run {run.id} was removed")
             return
         if sk.startswith("M#"):
             for name, typed in (change.before or {}).items():
@@ -285,8 +287,11 @@ class Invariants:
             if change.after is None:
                 held.discard(sk)
             else:
-                self.hold(6, change.before is None, f"slot {sk} is given twice")
+                body = json.loads(change.after["b"]["S"])
+                self.hold(6, change.before is None or "freed" in body, f"slot {sk} is given twice")
                 held.add(sk)
+                if "step" in body:
+                    self._slot(pk, sk, body)
         elif sk == "K" and change.after is not None:
             pending = json.loads(change.after["b"]["S"]).get("pending")
             due_ms = int(change.after["due"]["N"]) if "due" in change.after else None
@@ -295,6 +300,21 @@ class Invariants:
                 self.held[pk] = pending["fire"]
                 latest_ms = max(pending["fire"], self.world.now_ms) + self.horizon_ms + 2 * SKEW_MS
                 self.hold(8, due_ms is not None and due_ms <= latest_ms, f"{pending} is held back, due {due_ms}")
+
+    def _slot(self, pk: str, sk: str, body: dict[str, Any]) -> None:
+        """A slot of a limit on steps was given, or freed."""
+        run = self.runs[sk.split("#")[1]]
+        held = self.limited.setdefault(pk, set())
+        if "freed" in body:
+            self.hold(6, sk in held, f"slot {sk} is freed twice")
+            held.discard(sk)
+            return
+        assert run.head is not None
+        held.add(sk)
+        self.given.add((run.id, body["step"]))
+        index = dict(run.head["limits"]["needs"])[pk]
+        limit, _ = self.flows[run.workflow].step_limits()[index]
+        self.hold(6, len(held) <= limit, f"{held} are held, and {limit} may be")
 
     def _begins(self, workflow: str) -> None:
         """A run was begun, of a workflow that says when that may be."""
@@ -439,6 +459,7 @@ class Invariants:
             known = self.paused.get(run.workflow)
             what = f"{place} begins in an invocation of tick {one.began}, and was paused at {known}"
             self.hold(23, known is None or one.began <= known, what)
+            self._beside(run, one)
             failed, until_ms = run.until_ms.get(one.step, (one.attempt, 0))
             early_ms = until_ms - 2 * SKEW_MS - self.world.now_ms if failed < one.attempt else 0
             self.hold(17, early_ms <= 0, f"attempt {one.attempt} of {place} begins {early_ms} ms too early")
@@ -460,6 +481,30 @@ class Invariants:
             live.add(run.id)
             self.hold(6, len(live) <= limit, f"{len(live)} runs of {run.workflow} are live, and {limit} may be")
 
+    def _beside(self, run: Run, one: Performance) -> None:
+        """What is performed at once, as the witness sees it, keeps to the limits on steps. Left out are zombies: what
+        goes on of a run that has ended, or of an attempt whose record stands. Where something has gone wrong, there are
+        those as well that are only thought dead, and what is held by the table's account is all that can be asked."""
+        flow = self.flows.get(run.workflow)
+        for limit, keyed in flow.step_limits() if flow is not None else ():
+            self.hold(6, (run.id, one.step) in self.given, f"{one.step} of {run.id} is performed without a slot")
+            group = run.numbers[0] % 2 if keyed else None
+            beside = {
+                (other.run, other.step)
+                for other in self.witness.active.values()
+                if (its := self.runs[other.run]).workflow == run.workflow
+                and (not keyed or its.numbers[0] % 2 == group)
+                and its.ended is None
+                and self._holds(other)
+            }
+            self.hold(6, len(beside) <= limit, f"{beside} are performed at once, and {limit} may be")
+
+    def _holds(self, one: Performance) -> bool:
+        """Whether an attempt may still hold a slot: nothing is on record that says how it came out."""
+        told = {("done", one.attempt), ("broken", one.attempt), ("retrying", one.attempt)}
+        known = {(kind, attempt) for step, attempt, kind in self.runs[one.run].attempts if step == one.step}
+        return not told & known and not self.function.chance.struck
+
     def finished(self, invocation: Invocation, outcome: str) -> None:
         """An invocation has ended."""
         task, wake = invocation.task, invocation.payload
@@ -474,6 +519,7 @@ class Invariants:
                     most += sum(step not in run.outcomes for step in run.places)
                 if run.workflow in self.flows:
                     most += 1  # its head, where what is kept warm is older than its admission
+                    most += SLOT_REQUESTS * len(self.flows[run.workflow].step_limits())
                 at_first = run.first_at is None or run.first_at >= invocation.began_tick
                 if run.workflow in self.flows and (run.ended is not None or at_first):
                     most += GATE_REQUESTS

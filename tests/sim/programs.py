@@ -23,7 +23,7 @@ from onward import App, Event, NonRetriable, Retry, RetryAfter, StepError, curre
 from .flows import FLOWS, number_of
 from .function import Function, work
 from .table import ADD_ONE, COUNTERS, THERE
-from .witness import Witness
+from .witness import Performance, Witness
 from .world import Killed
 
 N = TypeVar("N")
@@ -85,6 +85,12 @@ class Tools:
         invocation = self.function.invocation()
         began, wake = (invocation.began_tick, invocation.payload) if invocation else (0, {})
         seen = self.witness.see(given, began, wake, node.once)
+        try:
+            return self._do(node, seen)
+        finally:
+            self.witness.over(seen)
+
+    def _do(self, node: Do, seen: Performance) -> Any:
         if node.takes_ms:
             work(self.function, node.takes_ms)
         if seen.number <= node.fails:

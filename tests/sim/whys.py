@@ -67,7 +67,8 @@ def faults(view: dict[str, Any], run: Run, store: Store, now_ms: int, latest_ms:
     last = max(key for key, body in bodies.items() if key.startswith("L#") and body["k"] != "died")
     if missed := _missed(bodies, last, reasons) if not view["more"] else None:
         yield f"{run.id} is said to wait for {reasons}, and nothing is said of {missed}"
-    if bodies[last].get("count") == 0 and any(reason["step"] is not None for reason in reasons):
+    named = [reason for reason in reasons if reason["step"] is not None and reason["kind"] != "limited"]
+    if bodies[last].get("count") == 0 and named:
         yield f"{run.id} stands at a step that the log does not name, and is said to wait for {reasons}"
     for reason in reasons:
         step, kind, until_ms = reason["step"], reason["kind"], reason["until_ms"]
@@ -134,11 +135,27 @@ def _failed(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Sto
 
 
 def _held(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
+    if reason["step"] is not None:
+        return _step_held(run, reason, bodies, store)
     partition, sort = bodies["H"].get("queue", ("", ""))
     limit = _bodies(store, partition)
     holders = [key[2:] for key in limit if key[:2] == "A#" and f"F#{key[2:]}" not in limit]
     ahead = sum(key[:2] == "Q#" and key < sort for key in limit)
     return None if (reason["holders"], reason["ahead"]) == (holders, ahead) and sort in limit else limit
+
+
+def _step_held(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:
+    """The same of an attempt that queues: one of those that stand in a queue must be the one that is told."""
+    found = []
+    for partition, index in bodies["H"]["limits"]["needs"]:
+        limit = _bodies(store, partition)
+        held = [(key[2:], body) for key, body in limit.items() if key[:2] == "A#" and f"F#{key[2:]}" not in limit]
+        holders = [f"{holder.split('#')[0]}: {body['step']}" for holder, body in held]
+        queue = [key for key in limit if key[:2] == "Q#"]
+        for ahead, key in enumerate(queue):
+            if limit[key]["run"] == run.id and limit[key]["step"] == reason["step"]:
+                found.append((index, holders, ahead))
+    return None if (reason["limit"], reason["holders"], reason["ahead"]) in found else found
 
 
 def _turn(run: Run, reason: dict[str, Any], bodies: dict[str, Any], store: Store) -> Any:

@@ -30,6 +30,7 @@ class Witness:
     def __init__(self) -> None:
         self.performances: list[Performance] = []
         self.by_step: dict[tuple[str, str], list[Performance]] = {}
+        self.active: dict[int, Performance] = {}  # those that go on, by their places in `performances`
         self.counts: Counter[str] = Counter()
         self.asked: Counter[tuple[str, str]] = Counter()  # how often middleware was, before an attempt
         self.handed_out: Callable[[str, Any, str], None] = lambda token, node, run: (
@@ -45,5 +46,10 @@ class Witness:
             step.run_id, step.step, step.attempt, step.idempotency_key, given, len(before) + 1, began, wake, once
         )
         before.append(seen)
+        self.active[len(self.performances)] = seen
         self.performances.append(seen)
         return seen
+
+    def over(self, seen: Performance) -> None:
+        """That performance has come to an end, whichever."""
+        self.active = {place: other for place, other in self.active.items() if other is not seen}

@@ -30,7 +30,7 @@ from ..core.errors import (
     WriteRefused,
 )
 from ..core.ids import idempotency_key, plan_digest
-from ..core.log import NAMES_IN_PLAN, event_of, run_context, step_context
+from ..core.log import NAMES_IN_PLAN, event_of, log_key, run_context, step_context
 from ..core.replay import Replay
 from ..core.values import Failure, display
 from ..ports import MAX_WRITES
@@ -48,10 +48,12 @@ if TYPE_CHECKING:
     from ..core.values import Event, Key
     from .engine import Engine, Wake
     from .middleware import Around
+    from .steplimits import Slots
 
 _NOT_THE_RUNS = (Unavailable, RequestRefused, Misconfigured, MiddlewareFailed)
 MAX_RESERVE_MS = 2_000  # kept free at the end of an invocation, to record what happened
 MAX_IN_FLIGHT = 10_000  # steps beside each other: the record that observes all of them must fit an item
+WRITES_OF_A_SLOT = 2  # that free it
 MAX_IDLE_DEATHS = 10  # invocations that died before they reached a step
 
 
@@ -63,6 +65,8 @@ def advance(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     elif fold.ended is not None or fold.next_seq > wake["seq"]:
         engine.note("INFO", "stale wake", run_id=wake["run"], seq=wake["seq"])
         engine.ledger.keep(fold)
+        if fold.ended is not None:
+            engine.tidy(fold)
     elif engine.may_go_on(fold):
         Invocation(engine, fold, deadline_ms, invocation, performs=True).conduct()
 
@@ -228,16 +232,19 @@ class Invocation:
         begun = trouble is not None and trouble.begun
         if begun or (fold.deaths and attempts >= wanted.retry.max_attempts):
             self._append(self._outcome(wanted, status.BROKEN, max(attempts, 1), e=crashed(begun).to_json()))
+            self.tidy()
         else:
+            wake = {"do": "advance", "run": fold.run, "seq": fold.next_seq}
+            slots = self.slots(wanted, log_key(fold.next_seq), wake)
             self.performed += 1
             if wanted.once:
                 self._append(self._outcome(wanted, status.BEGUN, attempts + 1))
             body, text = self.attempt(wanted, attempts + 1)
             try:
-                self._append(body, text, self.writes)
+                self._append(body, text, self.writes, slots)
             except WriteRefused as error:
                 body = self.refused(wanted, attempts + 1, error)
-                self._append(body)
+                self._append(body, slots=slots)
             if body["k"] == status.RETRYING:
                 self._leave_until(body["until"])
         if not self.engine.fills(self.workflow) or self.fold.workflow in self.engine.paused():
@@ -252,6 +259,22 @@ class Invocation:
             self._append(self._outcome(wanted, status.SLEPT, 1, until=until_ms, **named))
         if not self.elapsed(until_ms):
             self._leave_until(until_ms)
+
+    def slots(self, wanted: Wanted, place: str, wake: Wake) -> Slots | None:
+        """The slots that an attempt needs whose record will stand at `place`; raises `Leave` where it queues."""
+        flow = self.workflow.flow
+        if flow is None or not flow.step_limits or wanted.sends:
+            return None
+        from .steplimits import take
+
+        return take(self.engine, self.fold, self.workflow, wanted.key, place, wake)
+
+    def tidy(self) -> None:
+        """Free the slots of attempts that have died."""
+        if self.workflow.flow is not None and self.workflow.flow.step_limits:
+            from .steplimits import tidy
+
+            tidy(self.engine, self.fold.run)
 
     def attempt(self, wanted: Wanted, attempt: int) -> tuple[dict[str, Any], str | None]:
         """Perform one attempt; the record of what came of it, and its value. Appends nothing."""
@@ -278,7 +301,8 @@ class Invocation:
             if wanted.returns is not None:
                 result = wanted.returns
             if wanted.transacts:
-                self.writes = checked_writes(result, wanted)
+                limits = len(self.workflow.flow.step_limits) if self.workflow.flow is not None else 0
+                self.writes = checked_writes(result, wanted, MAX_WRITES - 1 - WRITES_OF_A_SLOT * limits)
                 result = len(self.writes)
             if hooks is not None:
                 result = hooks.after(result)
@@ -339,13 +363,15 @@ class Invocation:
         name, ordinal = wanted.key
         return {"k": kind, "s": name, "n": ordinal, "a": attempt, "at": self.engine.clock.now_ms(), **fields}
 
-    def _append(self, body: dict[str, Any], value: str | None = None, also: Sequence[Any] = ()) -> None:
+    def _append(
+        self, body: dict[str, Any], value: str | None = None, also: Sequence[Any] = (), slots: Slots | None = None
+    ) -> None:
         body.setdefault("at", self.engine.clock.now_ms())
         if self.alone and self.fold.flight:  # the losers of a race, say: nobody will ever wait for them again
             body["left"] = 1
         if self.invocation is not None and self.engine.fills(self.workflow):
             body["i"] = self.invocation
-        self.ledger.append(self.fold, body, value, also)
+        self.ledger.append(self.fold, body, value, also, slots)
 
     # -------------------------------------------------------------------------------------- several in parallel
     def _plan(self, fresh: list[Wanted]) -> None:
@@ -488,16 +514,16 @@ def ends_ms(wanted: Wanted, now_ms: int) -> int:
     return until_ms
 
 
-def checked_writes(writes: Any, wanted: Wanted) -> Sequence[Any]:
-    """The writes of a step of `step.transact`, if they fit a transaction beside its record."""
+def checked_writes(writes: Any, wanted: Wanted, most: int) -> Sequence[Any]:
+    """The writes of a step of `step.transact`, if they fit a transaction beside its record and what frees its slots."""
     if not isinstance(writes, list | tuple):
         raise InvalidOption(
             f"step {display(wanted.key)!r}: transact takes a list of writes, not {type(writes).__name__}"
         )
-    if len(writes) >= MAX_WRITES:
+    if len(writes) > most:
         raise InvalidOption(
-            f"step {display(wanted.key)!r}: transact takes up to {MAX_WRITES - 1} writes, not {len(writes)}: a "
-            f"transaction of DynamoDB holds {MAX_WRITES}, and the step's own record is one of them"
+            f"step {display(wanted.key)!r}: transact takes up to {most} writes, not {len(writes)}: a transaction of "
+            f"DynamoDB holds {MAX_WRITES}, and the step's own record is one of them (and two for each limit on steps)"
         )
     return writes
 

@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from ..core.replay import Wanted
     from ..core.values import Event, Key
     from ..ports import Blobs, Clock, Item, Refused, Store, Write
+    from .engine import Wake
+    from .steplimits import Slots
 
 DRIFT = "drift"
 WOULD_FAIL = "would_fail"
@@ -223,7 +225,12 @@ class Trial(Invocation):
     def attempt(self, wanted: Wanted, attempt: int) -> tuple[dict[str, Any], str | None]:
         raise Leave
 
-    def _append(self, body: dict[str, Any], value: str | None = None, also: Sequence[Any] = ()) -> None:
+    def slots(self, wanted: Wanted, place: str, wake: Wake) -> None:
+        raise Leave
+
+    def _append(
+        self, body: dict[str, Any], value: str | None = None, also: Sequence[Any] = (), slots: Slots | None = None
+    ) -> None:
         raise Leave
 
     def _unwritten(self) -> None:

@@ -43,6 +43,7 @@ def died(
             body = {"k": status.DIED, "at": engine.clock.now_ms(), "why": reason}
             item = engine.ledger.item(wake["run"], attempt_key((wake["plan"], wake["index"]), wake["attempt"]), body)
             engine.store.write([Put(item)])  # refused: it had begun, or its failure was recorded before it died
+            _free_slots(engine, wake["run"])
             engine.send({**wake, "attempt": wake["attempt"] + 1})
             if engine.ledger.lanes(wake["run"], [(wake["plan"], wake["index"])]):  # else it died in its step
                 _look_after_plans(engine, wake["run"], wake["plan"], look_again_ms)
@@ -66,13 +67,23 @@ def _died_at_end(engine: Engine, wake: Wake, reason: str, invocation: str | None
     grown = fold.next_seq > wake["seq"]
     if grown and (fold.flight or (not own and not (begun and fold.next_seq == wake["seq"] + 1))):
         engine.ledger.keep(fold)
+        _free_slots(engine, fold.run)
         go_on = {"do": "recover"} if fold.flight else {"do": "advance", "seq": fold.next_seq}
         engine.send({**go_on, "run": fold.run}, _later_ms(engine, look_again_ms))
         return
     if not begun:
         engine.ledger.append(fold, {"k": status.DIED, "at": engine.clock.now_ms(), "why": reason})
     engine.ledger.keep(fold)
+    _free_slots(engine, fold.run)
     engine.send({"do": "advance", "run": fold.run, "seq": fold.next_seq})
+
+
+def _free_slots(engine: Engine, run: str) -> None:
+    """The invocation may have died in an attempt that held a slot of a limit on steps, or as it was to hand one on."""
+    if any(workflow.flow is not None and workflow.flow.step_limits for workflow in engine.app):
+        from .steplimits import tidy
+
+        tidy(engine, run)
 
 
 def _look_after_plans(engine: Engine, run: str, since: int, look_again_ms: int) -> None:
@@ -114,6 +125,7 @@ def cancel(engine: Engine, run: str) -> bool:
         if fold is None:
             raise UnknownRun(f"there is no run {run!r} in this store")
         if fold.ended is not None:
+            engine.tidy(fold)  # whoever ended it may have died before that
             return False
         closing = _open_lanes(engine, fold)
         at_once = closing[:CLOSED_AT_ONCE] if attempt < MAX_CANCEL_TRIES // 2 else []

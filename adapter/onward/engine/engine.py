@@ -241,6 +241,13 @@ class Engine:
         if self.hooks is not None:
             self.hooks.run_ended(fold, error or OnwardError(f"{failure.type}: {failure.message}"))
 
+    def tidy(self, fold: Fold) -> None:
+        """Free the slots that a run holds for steps that are not performed any more."""
+        if fold.head is not None and '"limits"' in fold.head.body:
+            from .steplimits import tidy
+
+            tidy(self, fold.run)
+
     def after_end(self, fold: Fold) -> None:
         """What follows when a run has ended: the run that waits for it is woken, and so are those that queue for its
         place. Can be repeated."""
@@ -248,6 +255,7 @@ class Engine:
             from .gate import hand_on
 
             hand_on(self, fold)
+        self.tidy(fold)
         lane = fold.body.get("lane")
         if lane:
             plan, index = lane["at"]

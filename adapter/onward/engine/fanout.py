@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ..core.replay import Wanted
     from ..ports import Item
     from .engine import Engine, Wake
+    from .steplimits import Slots
 
 FEW = 8  # steps in flight up to which every completion collects
 CHUNK = 64  # steps whose completions are marked in one item
@@ -127,6 +128,7 @@ def step(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | 
     fold.head = head
     if head is None or head_of(head)["status"] in status.ENDED:
         engine.note("INFO", "wake for a step of a run that has ended", run_id=run)
+        engine.tidy(fold)  # it may have been let in at the same time
         return
     if standing is not None and result is None:
         engine.note("INFO", "stale wake", run_id=run, plan=lane[0], index=lane[1], attempt=attempt)
@@ -206,34 +208,42 @@ class LaneInvocation(Invocation):
         if until_ms > now_ms:
             self.sends.append((_step_wake(self.fold.run, self.lane, self.number), until_ms))
             raise Leave
-        value = None
+        value = slots = None
         if wanted.is_sleep:
             body = self._outcome(wanted, status.DONE, 0)
         elif (body_or_none := self._worn_out(wanted)) is not None:
             body = body_or_none
+            self.tidy()
         else:
+            wake = _step_wake(self.fold.run, self.lane, self.number)
+            slots = self.slots(wanted, attempt_key(self.lane, self.number), wake)
             if wanted.once and not self._put(
                 attempt_key(self.lane, self.number), self._outcome(wanted, status.BEGUN, self.number)
             ):
                 raise Leave
             body, value = self.attempt(wanted, self.number)
             if self.writes:
-                self._transact(wanted, body, value)
+                self._transact(wanted, body, value, slots)
                 return
         if body["k"] == status.RETRYING:
-            if self._put(attempt_key(self.lane, self.number), body):
+            if self._put(attempt_key(self.lane, self.number), body, slots):
                 self.sends.append((_step_wake(self.fold.run, self.lane, self.number + 1), body["until"]))
             raise Leave
-        self._settle(body, value)
+        self._settle(body, value, slots=slots)
 
     def _settle(
-        self, body: dict[str, Any], value: str | None, also: Sequence[Put | Drop] = (), own: Sequence[Any] = ()
+        self,
+        body: dict[str, Any],
+        value: str | None,
+        also: Sequence[Put | Drop] = (),
+        own: Sequence[Any] = (),
+        slots: Slots | None = None,
     ) -> Item | None:
         """Put the result where none is, together with writes of the user's `own`; the first one counts. Where none is
         and the first of `also` finds its place taken, nothing is written: then this returns what stands there. Raises
-        `WriteRefused`."""
+        `WriteRefused`. `slots`: what the attempt holds."""
         item = self.ledger.item(self.fold.run, lane_key(self.lane), body, value)
-        refused = self.ledger.store.write([Put(item), *also], own)
+        refused = (slots or self.ledger.store).write([Put(item), *also], own)
         standing = item if refused is None else refused.standing[0]
         if standing is None:
             assert refused is not None
@@ -268,12 +278,12 @@ class LaneInvocation(Invocation):
                 told, value = waiting.result_of_kept(self.ledger, came, step_context(self.fold.run, wanted.key))
             self._settle(self._outcome(wanted, status.DONE, 1, **told), value, places)
 
-    def _transact(self, wanted: Wanted, body: dict[str, Any], value: str | None) -> None:
+    def _transact(self, wanted: Wanted, body: dict[str, Any], value: str | None, slots: Slots | None) -> None:
         """Put the result together with the user's own writes, or that they were refused."""
         try:
-            self._settle(body, value, own=self.writes)
+            self._settle(body, value, own=self.writes, slots=slots)
         except WriteRefused as error:
-            self._settle(self.refused(wanted, self.number, error), None)
+            self._settle(self.refused(wanted, self.number, error), None, slots=slots)
 
     def _stands(self) -> bool:
         """Whether the wait was written down by an attempt before this one. It is written down once, or what comes late
@@ -292,8 +302,8 @@ class LaneInvocation(Invocation):
             return None
         return self._outcome(wanted, status.BROKEN, self.number - 1, e=crashed(begun).to_json())
 
-    def _put(self, sort: str, body: dict[str, Any]) -> bool:
-        return self.ledger.store.write([Put(self.ledger.item(self.fold.run, sort, body))]) is None
+    def _put(self, sort: str, body: dict[str, Any], slots: Slots | None = None) -> bool:
+        return (slots or self.ledger.store).write([Put(self.ledger.item(self.fold.run, sort, body))]) is None
 
 
 # ------------------------------------------------------------------------------------------------- who collects
@@ -478,6 +488,8 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     """Do whatever a run needs to go on, when all that is known is that nothing happened in time."""
     run = wake["run"]
     before = engine.ledger.load(run)
+    if before is not None and before.ended is not None:
+        engine.tidy(before)
     if before is None or before.ended is not None or engine.expired(before):
         return
     if before.flight and not engine.may_go_on(before):  # a fork has steps in flight before it has begun
@@ -486,6 +498,7 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
         if before.plans[plan].wide:
             _mark_results(engine, before, before.plans[plan])
     engine.ledger.keep(before)
+    engine.tidy(before)
     collect(engine, {"do": "collect", "run": run}, deadline_ms, invocation)
     fold = engine.ledger.load(run)
     if fold is None or fold.ended is not None:

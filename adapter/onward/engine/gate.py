@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ..app import Workflow
     from ..core.log import Fold
     from ..core.values import Event
-    from ..flow import Flow, Throttle
+    from ..flow import Concurrency, Flow, Throttle
     from .engine import Engine, Wake
     from .ledger import Ledger
 
@@ -147,7 +147,7 @@ def _pass(
                 _wait(engine, fold, turn_ms)
                 return False
             return None
-    needs = _needs(engine, workflow, flow, event) if flow is not None else []
+    needs = needs_of(engine, workflow, flow.concurrency, "concurrency", event) if flow is not None else []
     if needs and "slots" not in head:
         if "queue" not in head:
             if _takes(engine, fold, workflow, needs, head):
@@ -253,12 +253,14 @@ class _Rate:
 
 
 # ------------------------------------------------------------------------------------------------------- a limit
-def _needs(engine: Engine, workflow: Workflow, flow: Flow, event: Event) -> list[Need]:
-    """The limits of which a run needs a slot, each once."""
+def needs_of(
+    engine: Engine, workflow: Workflow, limits: tuple[Concurrency, ...], what: str, event: Event
+) -> list[Need]:
+    """The limits of which a run, or each of its steps, needs a slot, each once."""
     needs: dict[str, int] = {}
-    for index, limit in enumerate(flow.concurrency):
+    for index, limit in enumerate(limits):
         owner = ["name", limit.name] if limit.name is not None else ["workflow", workflow.name, str(index)]
-        partition = place("concurrency", *owner, group(engine, workflow, "concurrency", limit.key, event))
+        partition = place(what, *owner, group(engine, workflow, "concurrency", limit.key, event))
         needs.setdefault(partition, index)
     return [[partition, index] for partition, index in needs.items()]
 
@@ -347,13 +349,13 @@ def _gives(engine: Engine, states: list[_State], run: str, head: Item, drops: li
     return given if engine.store.write([*writes, *drops]) is None else None
 
 
-def _capacity(engine: Engine, workflow: str, index: int) -> int:
+def _capacity(engine: Engine, workflow: str, index: int, of_steps: bool = False) -> int:
     """How many slots a limit has, by the code that runs now; a limit that was taken away holds nobody back."""
     try:
         flow = engine.app[workflow].flow
     except UnknownWorkflow:
         flow = None
-    limits = flow.concurrency if flow is not None else ()
+    limits = () if flow is None else flow.step_limits if of_steps else flow.concurrency
     return limits[index].limit if index < len(limits) else 1 << 30
 
 
@@ -378,6 +380,10 @@ def hand_out(engine: Engine, partition: str) -> None:
 def _hand_to(engine: Engine, state: _State, entry: Item) -> bool | None:
     """Give a slot to the first of a queue: whether that was written; None where there is no room."""
     told = fields_of(entry)
+    if "holder" in told:
+        from .steplimits import hand_to
+
+        return hand_to(engine, state, entry, told)
     head = engine.store.get([(partition_of(told["run"]), "H")])[0]
     if head is None or head_of(head)["status"] in status.ENDED or "slots" in head_of(head):
         return engine.store.write([Drop(entry.partition, entry.sort, entry.token)]) is None

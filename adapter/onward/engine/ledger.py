@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..core.values import Event
     from ..ports import Blobs, Clock, Store
     from .middleware import Payloads
+    from .steplimits import Slots
 
 INLINE_BYTES = 64 * 1024  # a value up to this size stands in its record; beyond, storing it as a blob is cheaper
 MAX_INLINE_BYTES = 380_000  # without blobs: what surely fits an item beside the record's own fields
@@ -126,11 +127,18 @@ class Ledger:
         text = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
         return Item(partition_of(run), sort, self.clock.token(), text, value, due_ms)
 
-    def append(self, fold: Fold, body: dict[str, Any], value: str | None = None, also: Sequence[Any] = ()) -> None:
+    def append(
+        self,
+        fold: Fold,
+        body: dict[str, Any],
+        value: str | None = None,
+        also: Sequence[Any] = (),
+        slots: Slots | None = None,
+    ) -> None:
         """Append one record, together with writes of the user's own, or raise `Superseded`; `WriteRefused` where it is
-        one of those that was refused."""
+        one of those that was refused. `slots`: what the attempt holds of which it speaks."""
         item = self.item(fold.run, log_key(fold.next_seq), body, value)
-        refused = self.store.write([Put(item)], also)
+        refused = (slots or self.store).write([Put(item)], also)
         if refused is not None:
             raise WriteRefused(refused.why) if refused.why and refused.standing[0] is None else Superseded
         fold.apply(item)
@@ -153,6 +161,8 @@ class Ledger:
             drops = self._open_places(fold)
             told = [*self._for_parent(fold, last, records[-1][1]), *self._freed(fields, fold.run)]
             told += self._listed(fold, last)
+            room = MAX_WRITES - len(items) - 1 - len(also) - len(told)
+            told += self._freed_steps(fields, fold.run, room)
             at_once = MAX_WRITES - len(items) - 1 - len(also) - len(told)
             refused = self.store.write([*map(Put, items), Swap(ended, head.token), *also, *drops[:at_once], *told])
             if refused is None:
@@ -188,6 +198,13 @@ class Ledger:
         from .gate import freed
 
         return freed(self, head, run)
+
+    def _freed_steps(self, head: dict[str, Any], run: str, most: int) -> list[Put | Swap]:
+        if "limits" not in head:
+            return []
+        from .steplimits import freed_at_end
+
+        return freed_at_end(self, head, run, most)
 
     def _open_places(self, fold: Fold) -> list[Drop]:
         if not fold.open_lanes(waits_only=True) and "cancel_on" not in fold.body:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 
 from ..core.errors import Unavailable
-from ..core.log import UNREADABLE, head_of, run_of
+from ..core.log import UNREADABLE, attempt_key, head_of, log_key, run_of
 from ..core.status import ENDED
 from ..ports import Item, Put, Swap
 from .engine import KNOWN_MS, PAUSED_KEY
@@ -103,6 +103,13 @@ def holds(engine: Engine, wake: Wake, names: Mapping[str, int]) -> bool:
         except Superseded:
             pass  # it has ended
     engine.ledger.keep(fold)
+    if "limits" in told:
+        from .steplimits import give_back
+
+        if wake["do"] == "advance":
+            give_back(engine, fold.run, log_key(wake["seq"]))
+        elif wake["do"] == "step":
+            give_back(engine, fold.run, attempt_key((wake["plan"], wake["index"]), wake["attempt"]))
     engine.note("INFO", "run held, its workflow is paused", run_id=fold.run, workflow=fold.workflow, wake=wake["do"])
     return True
 

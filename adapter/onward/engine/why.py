@@ -16,7 +16,8 @@ The answer is a list of reasons, small dicts that JSON can say. Each has
     queued      has not begun, although nothing holds it back
     delayed     does not begin before a time (`delay=`, an event with a later time)
     throttled   waits for its turn (`throttle=`)
-    limited     queues for a slot of a limit (`concurrency=`)                  limit, holders, ahead
+    limited     queues for a slot of a limit (`concurrency=`), as a run or,    limit, holders, ahead
+                where it names a step, with an attempt of that
     sleeping    sleeps
     event       waits for an event                                             events
     callback    waits for somebody outside to complete a step (`callback`)
@@ -31,8 +32,9 @@ but for one under `once=True`. So both are one reason, which says since when and
 The losers of a race are left out once the workflow has come to a step behind it alone. Where it went on beside a loser
 whose task was not cancelled, the workflow may still come back to that, and the log cannot tell: it is named.
 
-`events` are texts (`'paid' with data.order = 7`), `holders` the ids of runs, `limit` is the place of the limit among
-those in `concurrency=` (from 0), and `error` has the `type` and the `message` of the last one.
+`events` are texts (`'paid' with data.order = 7`), `holders` the ids of runs, or with their steps (`RUN: step`) where
+those are limited, `limit` is the place of the limit among those of its kind in `concurrency=` (from 0), and `error` has
+the `type` and the `message` of the last one.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ from ..core.log import (
     UNREADABLE,
     Fold,
     _whole,
+    attempt_key,
     attempt_of,
     fields_of,
     head_of,
@@ -60,6 +63,7 @@ from ..core.log import (
 from ..core.values import Failure, display
 from .gate import FREED, HELD, QUEUE
 from .pause import paused
+from .steplimits import LIMITS, limits_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,7 +223,10 @@ def _reasons(stand: _Stand, now_ms: int, workflows: Collection[str] | None) -> I
             text = f"workflow {_short(stand.fold.workflow)!r} is paused: onward unpause lets it go on"
             yield _reason("paused", text, since_ms=stand.paused_ms)
         if "queue" in stand.head:
-            yield _limited(stand)
+            partition, sort = map(_short, stand.head["queue"])
+            yield _limited(stand, partition, sort)
+        elif queued := _queued(stand).get(log_key(stand.fold.next_seq)):
+            yield queued
         elif not stand.begun:
             yield _unbegun(stand, now_ms)
         elif stand.alone:
@@ -253,22 +260,43 @@ def _unbegun(stand: _Stand, now_ms: int) -> Reason:
     return _reason("queued", text, since_ms=since_ms, due_ms=stand.due_ms)
 
 
-def _limited(stand: _Stand) -> Reason:
-    """For which limit a run queues, who holds its slots, and how many queue before it."""
-    partition, sort = map(_short, stand.head["queue"])
+def _limited(stand: _Stand, partition: str, sort: str, step: str | None = None) -> Reason:
+    """For which limit a run queues, or an attempt of a step; who holds its slots, and how many queue before it."""
     store = stand.ledger.store
     slots = store.read(partition, HELD, f"{HELD}~", limit=MAX_HOLDERS + 1)
     entry, *ended = store.get([(partition, sort), *((partition, FREED + item.sort[len(HELD) :]) for item in slots)])
-    holders = [item.sort[len(HELD) :] for item, freed in zip(slots, ended, strict=True) if freed is None]
+    holders = [_holder(item) for item, freed in zip(slots, ended, strict=True) if freed is None]
     ahead = sum(item.sort < sort for item in store.read(partition, QUEUE, sort, limit=MAX_AHEAD))
-    needs = dict(fields_of(entry)["needs"]) if entry is not None else {}  # it may have been let in just now
-    limit = _whole(needs[partition]) if needs else None
+    queued = fields_of(entry) if entry is not None else {}  # it may have been let in just now
+    limit = _whole(dict(queued["needs"])[partition]) if queued else None
     others = " and others" if len(slots) > MAX_HOLDERS else ""
     held = f", held by {', '.join(holders[:MAX_HOLDERS])}{others}" if holders else ""
     many = f"{ahead} or more" if ahead == MAX_AHEAD else ahead or "no"
-    text = f"the run queues for a slot of a limit{held}; {many} other run{'' if ahead == 1 else 's'} before it"
+    who, what = ("the run", "run") if step is None else ("an attempt", "attempt")
+    text = f"{who} queues for a slot of a limit{held}; {many} other {what}{'' if ahead == 1 else 's'} before it"
+    since_ms = stand.since_ms if step is None or not queued else _whole(queued["since"])
     told = {"limit": limit, "holders": holders[:MAX_HOLDERS], "ahead": ahead}
-    return {**_reason("limited", text, since_ms=stand.since_ms, due_ms=stand.due_ms), **told}
+    return {**_reason("limited", text, step, since_ms=since_ms, due_ms=stand.due_ms), **told}
+
+
+def _holder(slot: Item) -> str:
+    """Who holds a slot: a run, or one with its step."""
+    holder, fields = slot.sort[len(HELD) :], fields_of(slot)
+    return f"{holder.partition('#')[0]}: {_short(fields['step'])}" if "step" in fields else holder
+
+
+def _queued(stand: _Stand) -> dict[str, Reason]:
+    """Why attempts of its steps queue, by the keys under which their records will stand."""
+    if LIMITS not in stand.head:
+        return {}
+    found = {}
+    rank, needs = limits_of(stand.head)
+    places = f"{QUEUE}{_short(rank)}#{stand.run}#"
+    for partition, _ in needs:
+        for entry in stand.ledger.store.read(_short(partition), places, f"{places}~", limit=MAX_AHEAD):
+            step = _short(fields_of(entry)["step"])
+            found[entry.sort[len(places) :]] = _limited(stand, entry.partition, entry.sort, step)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ one step alone
@@ -320,6 +348,7 @@ class _Lane:
 def _in_flight(stand: _Stand, now_ms: int) -> Iterator[Reason]:
     """The steps in flight that have no result; where each has one, that nobody has gone on with them."""
     waits = done = 0
+    queued = _queued(stand)
     for plan in sorted(stand.fold.flight):
         move = stand.fold.plans[plan]
         lanes = _lanes(stand, move)
@@ -330,7 +359,8 @@ def _in_flight(stand: _Stand, now_ms: int) -> Iterator[Reason]:
                 continue
             waits += 1
             try:
-                yield _beside(stand, move, index, lane, now_ms)
+                own = queued.get(attempt_key((plan, index), lane.number + 1))
+                yield own or _beside(stand, move, index, lane, now_ms)
             except UNREADABLE as error:
                 raise unreadable(stand.run, lane.sort or log_key(plan), error) from error
     if not waits:

@@ -14,10 +14,12 @@ from functools import partial
 
 import pytest
 
-from onward import App, Concurrency, Retry
+from onward import App, Concurrency, Retry, StepError
 from onward.core.errors import InvalidOption
-from onward.engine import control
+from onward.core.log import run_of
+from onward.engine import control, forks, pause
 from onward.engine.sweep import MAX_STALLS, sweep
+from onward.engine.views import unfinished
 from onward.engine.why import why
 from onward.local.store import SqliteStore
 from onward.loop import close_thread_loop
@@ -482,9 +484,9 @@ class Counting(SqliteStore):
         self.asked += 1
         return super().get(keys)
 
-    def write(self, writes):
+    def write(self, writes, also=()):
         self.asked += 1
-        return super().write(writes)
+        return super().write(writes, also)
 
 
 def requests_of(steps, **options):
@@ -538,4 +540,69 @@ def test_whatever_arrives_the_limit_holds_and_all_is_free_in_the_end(kind, bench
         assert len(made.at_work()) <= 3
     made.go()
     assert set(made.most.values()) <= {1, 2} and len(made.began) == 24
+    assert_all_free(made.stage)
+
+
+# ------------------------------------------------------------------------------------- beside pauses, and transactions
+@pytest.mark.parametrize("at_s", [0, 5, 10, 12])
+@both
+def test_a_paused_workflow_holds_no_slot_that_another_needs(kind, bench, at_s):
+    def story(made):
+        limit = Concurrency(1, None, "api", "steps")
+        kind.app(many(made), into=made.stage.app, name="other", on="go", concurrency=limit)
+        return many(made)
+
+    made = bench(kind, story, concurrency=Concurrency(1, of="steps", name="api"))
+    for n in range(2):
+        made.stage.start("go", {"n": n})
+    made.go(at_s)
+    since_ms = pause.pause(made.stage.engine, "work")
+    made.go(at_s + 900)
+    ended = [made.stage.view(run_of(head.partition))["workflow"] for head in heads(made.stage)]
+    assert set(ended) == {"work"}, "all of the other workflow have ended"
+    pause.unpause(made.stage.engine, "work")
+    made.go(at_s + 920)
+    assert pause.wake_held(made.stage.engine, "work", since_ms) == 2
+    made.go()
+    assert made.most == {None: 1} and len(made.began) == 12 and not heads(made.stage)
+    assert_all_free(made.stage)
+
+
+def heads(stage):
+    return unfinished(stage.engine.ledger, 100)
+
+
+@both
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_users_own_writes_and_the_slot_are_one_transaction_whatever_comes_of_them(kind, refused):
+    async def work(event, step):
+        writes = [("insert into nowhere values (1)" if refused else "create table made (id)", ())]
+        try:
+            return await step.transact("pay", writes)
+        except StepError as error:
+            return error.type
+
+    with Rehearsal(kind.app(work, concurrency=Concurrency(1, of="steps"))) as stage:
+        assert stage.send("go")["result"] == ("WriteRefused" if refused else 1)
+        assert stage.send("go")["status"] == "completed", "the slot is free"
+        assert_all_free(stage)
+
+
+def test_the_users_own_writes_leave_room_for_what_frees_the_slots():
+    limits = [Concurrency(1, of="steps"), Concurrency(2, of="steps")]
+    app = SYNC.app(lambda event, step: step.transact("pay", [("select 1", ())] * event.data), concurrency=limits)
+    with Rehearsal(app) as stage:
+        assert "up to 95 writes, not 96" in stage.send("go", 96)["error"]["message"]
+        assert_all_free(stage)
+
+
+def test_a_fork_queues_with_its_own_age(bench):
+    made = bench(SYNC, many, concurrency=Concurrency(1, of="steps"))
+    [first] = made.stage.start("go", {"n": 0})
+    made.go(100)
+    made.stage.start("go", {"n": 1})
+    made.go(105)
+    fork = forks.fork(made.stage.engine, first, "s1")
+    made.go()
+    assert made.stage.view(fork)["status"] == "completed" and made.most == {None: 1}
     assert_all_free(made.stage)

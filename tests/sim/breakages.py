@@ -21,8 +21,8 @@ def m(name: str, file: str, old: str, new: str) -> Mutant:
 MUTANTS = (
     # the log
     m("an append ignores that its number is taken", "engine/ledger.py",
-      "        if self.store.write([Put(item)]) is not None:\n            raise Superseded\n",
-      "        self.store.write([Put(item)])\n"),
+      "        if (slots or self.store).write([Put(item)]) is not None:\n            raise Superseded\n",
+      "        (slots or self.store).write([Put(item)])\n"),
     m("the end of a run ignores that the log has grown", "engine/ledger.py",
       "                raise Superseded\n            fold.head = refused", "                return\n            fold.head = refused"),
     m("a warm sandbox does not read what is newer", "engine/ledger.py",

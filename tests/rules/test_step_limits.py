@@ -31,6 +31,7 @@ from .test_flow import assert_all_free, counted
 
 FIVE = Retry(max_attempts=5, base=1.0, jitter=False)
 PATIENCE_S = 30
+MOST = 2_000  # wakes and ends of steps
 RACERS = (("fast", 10), ("slow", 100))
 
 
@@ -110,7 +111,7 @@ class Bench:
         """Let everything happen, up to that time."""
         upto_ms = None if until_s is None else self.start_ms + round(until_s * 1000)
         stage = self.stage
-        for _ in range(100_000):
+        for _ in range(MOST):
             self.workings = [one for one in self.workings if not one.done]
             times = [(one.ends_ms, 0, n) for n, one in enumerate(self.workings)]
             if (next_ms := stage.queue.next_ms()) is not None:
@@ -127,6 +128,8 @@ class Bench:
                 self.workings.append(Working(self, stage.queue.take()[1]))
             else:
                 self.workings[n].go_on()
+        else:
+            raise AssertionError(f"more than {MOST:,} wakes: this goes on for ever")
         if upto_ms is not None:
             stage.clock.turn(upto_ms)
 

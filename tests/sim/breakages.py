@@ -26,10 +26,10 @@ MUTANTS = (
     m("a refused write of the user's is taken for a lost race", "engine/ledger.py",
       "raise WriteRefused(refused.why) if refused.why and refused.standing[0] is None else Superseded", "raise Superseded"),
     m("the user's own writes are forgotten", "engine/advance.py",
-      "self._append(body, text, self.writes)", "self._append(body, text)"),
+      "self._append(body, text, self.writes, slots)", "self._append(body, text, (), slots)"),
     m("the user's own writes in a lane stand before its record", "engine/fanout.py",
-      "        refused = self.ledger.store.write([Put(item), *also], own)\n",
-      "        first = self.ledger.item(self.fold.run, attempt_key(self.lane, 9999), {})\n        if own:\n            self.ledger.store.write([Put(first)], own)\n        refused = self.ledger.store.write([Put(item), *also])\n"),
+      "        refused = (slots or self.ledger.store).write([Put(item), *also], own)\n",
+      "        first = self.ledger.item(self.fold.run, attempt_key(self.lane, 9999), {})\n        if own:\n            self.ledger.store.write([Put(first)], own)\n        refused = (slots or self.ledger.store).write([Put(item), *also])\n"),
     # callbacks
     m("an answer that came is told that it was too late", "engine/fanout.py",
       "            if not waiting.is_closed(came):\n", "            if False:\n"),

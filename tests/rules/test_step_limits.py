@@ -559,13 +559,13 @@ def test_a_paused_workflow_holds_no_slot_that_another_needs(kind, bench, at_s):
     for n in range(2):
         made.stage.start("go", {"n": n})
     made.go(at_s)
-    since_ms = pause.pause(made.stage.engine, "work")
+    pause.pause(made.stage.engine, "work")
     made.go(at_s + 900)
     ended = [made.stage.view(run_of(head.partition))["workflow"] for head in heads(made.stage)]
     assert set(ended) == {"work"}, "all of the other workflow have ended"
     pause.unpause(made.stage.engine, "work")
     made.go(at_s + 920)
-    assert pause.wake_held(made.stage.engine, "work", since_ms) == 2
+    assert pause.wake_held(made.stage.engine, "work") == 2
     made.go()
     assert made.most == {None: 1} and len(made.began) == 12 and not heads(made.stage)
     assert_all_free(made.stage)

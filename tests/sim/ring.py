@@ -370,7 +370,7 @@ def wakes_of(hand: Hand, after_ms: int) -> None:
     since_ms = pause.unpause(hand.engine, "contest")
     hand.ring.world.pause(after_ms)
     if since_ms is not None:
-        pause.wake_held(hand.engine, "contest", since_ms)
+        pause.wake_held(hand.engine, "contest")
 
 
 DOES: dict[str, Callable[[Hand], None]] = {

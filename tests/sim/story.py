@@ -265,7 +265,6 @@ class Story:
         said to have worked, and waking is left to the sweep where it breaks off."""
         draw = random.Random(f"{self.seed}/pause/{name}")
         for_ms = draw.choice((100, 12_000, 60_000, 20 * MINUTE_MS))
-        since_ms: list[int] = []
         self.pausing.add(name)
 
         def act(what: str, do: Callable[[Engine], None], then: Callable[[], None], retries: bool = True) -> None:
@@ -280,7 +279,7 @@ class Story:
             self.world.begin(f"{what} {name}", lambda: do(engine), done)
 
         def stand() -> None:
-            act("pause", lambda engine: since_ms.append(pause.pause(engine, name)), stands)
+            act("pause", lambda engine: (pause.pause(engine, name), None)[1], stands)
 
         def stands() -> None:
             self.invariants.paused[name] = None
@@ -300,13 +299,13 @@ class Story:
 
         def wake() -> None:
             self.witness.counts["pauses"] += 1
-            act("wake", self._wakes_held(name, since_ms), lambda: self.pausing.discard(name), retries=False)
+            act("wake", self._wakes_held(name), lambda: self.pausing.discard(name), retries=False)
 
         self.world.after(draw.randrange(0, 90_000), stand)
 
-    def _wakes_held(self, name: str, since_ms: list[int]) -> Callable[[Engine], None]:
+    def _wakes_held(self, name: str) -> Callable[[Engine], None]:
         def work(engine: Engine) -> None:
-            self.witness.counts["runs held and woken"] += pause.wake_held(engine, name, min(since_ms))
+            self.witness.counts["runs held and woken"] += pause.wake_held(engine, name)
 
         return work
 

@@ -39,7 +39,7 @@ def unpause(options: argparse.Namespace) -> int:
             wait_s = engine_pause.UNTIL_KNOWN_MS // 1000
             print(plain(f"{options.workflow} goes on; its runs are woken in {wait_s} s, when every process knows"))
         time.sleep(engine_pause.UNTIL_KNOWN_MS / 1000)
-        woken = engine_pause.wake_held(engine, options.workflow, since_ms)
+        woken = engine_pause.wake_held(engine, options.workflow)
         if options.json:
             print(json.dumps({"woken": woken}))
         else:

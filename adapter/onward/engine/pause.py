@@ -2,12 +2,14 @@
 
 One item of the table names all workflows that are paused. Every process reads it again when what it knows is older than
 `KNOWN_MS`, which is one request in that time however many steps it performs; for so long a pause may go unnoticed. A
-wake for a run of a paused workflow is held: nothing is done with it, and the run's head says when that was (`held`).
-What is being performed comes to its end and is kept. Events are taken in, runs are started and wait, and what waits for
-an event gets it; times pass as ever, deadlines among them, and a run can be cancelled.
+wake for a run of a paused workflow is held: nothing is done with it, and it is kept as an item of its own. What is
+being performed comes to its end and is kept. Events are taken in, runs are started and wait, and what waits for an
+event gets it; times pass as ever, deadlines among them, and a run can be cancelled.
 
-When a workflow goes on, its runs are woken that were held meanwhile: not before every process knows of it, or one that
-does not would hold them again. Where whoever does that dies, the sweep wakes them, as it looks after all that stand.
+When a workflow goes on, the wakes are sent that were held: just these, for a wake that asks for whatever is needed
+would take a step under `once=True` for dead that began before the pause and is performed still. They are not sent
+before every process knows that the workflow goes on, or one that does not would hold them again. Where whoever does
+that dies, the sweep wakes the runs, as it looks after all that stand.
 """
 
 from __future__ import annotations
@@ -15,23 +17,25 @@ from __future__ import annotations
 import json
 
 from ..core.errors import Unavailable
-from ..core.log import UNREADABLE, attempt_key, head_of, log_key, run_of
+from ..core.ids import _digest
+from ..core.log import UNREADABLE, attempt_key, head_of, log_key
 from ..core.status import ENDED
-from ..ports import Item, Put, Swap
+from ..ports import Drop, Item, Put, Swap
 from .engine import KNOWN_MS, PAUSED_KEY
 from .ledger import Superseded
-from .views import unfinished
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ..core.log import Fold
     from ..ports import Store
     from .engine import Engine, Wake
 
 UNTIL_KNOWN_MS = KNOWN_MS + 5_000  # when every process knows of it, whose clocks may disagree
 MAX_TRIES = 20
-MAX_RUNS = 100_000
+SHARDS = 4  # of the partition in which the wakes of a workflow are held
+PAGE = 50
 
 
 def paused(store: Store) -> dict[str, int]:
@@ -93,15 +97,9 @@ def holds(engine: Engine, wake: Wake, names: Mapping[str, int]) -> bool:
     fold.head = None
     head = engine.ledger.head(fold)
     told = head_of(head)
-    now_ms = engine.clock.now_ms()
-    late = head.due_ms is None or head.due_ms < now_ms + engine.horizon_ms // 2
-    if told["status"] not in ENDED and (late or told.get("stalls") or told.get("held", 0) < names[fold.workflow]):
-        due_ms = min([now_ms + engine.horizon_ms, *fold.deadlines]) if late else head.due_ms
-        assert due_ms is not None
-        try:
-            engine.ledger.move_head(fold, due_ms, stalls=0, held=now_ms)
-        except Superseded:
-            pass  # it has ended
+    if told["status"] not in ENDED:
+        _keep(engine, fold.workflow, wake)
+        _stands(engine, fold, head)
     engine.ledger.keep(fold)
     if "limits" in told:
         from .steplimits import give_back
@@ -114,18 +112,45 @@ def holds(engine: Engine, wake: Wake, names: Mapping[str, int]) -> bool:
     return True
 
 
-def wake_held(engine: Engine, workflow: str, since_ms: int) -> int:
-    """Wake the runs of a workflow that were held since then; how many these were. Can be repeated."""
-    woken = 0
-    for head in unfinished(engine.ledger, MAX_RUNS):
-        told = head_of(head)
-        if told["workflow"] != workflow or told["status"] in ENDED or told.get("held", 0) < since_ms:
-            continue
-        told.pop("held")
-        body = json.dumps(told, ensure_ascii=True, separators=(",", ":"))
-        item = Item(head.partition, head.sort, engine.clock.token(), body, head.value, head.due_ms)
-        if engine.store.write([Swap(item, head.token)]) is None:
-            engine.send({"do": "recover", "run": run_of(head.partition)})
-            woken += 1
-    engine.note("INFO", "workflow goes on", workflow=workflow, runs=woken)
-    return woken
+def _keep(engine: Engine, workflow: str, wake: Wake) -> None:
+    """Keep a wake, once. One of the sweep's, only where the run has no other: that one was lost."""
+    run = wake["run"]
+    told = {name: value for name, value in wake.items() if name not in ("onward", "again")}
+    body = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    partition = _partition(workflow, sum(run.encode()) % SHARDS)
+    if wake["do"] == "recover" and engine.store.read(partition, f"{run}#", f"{run}#~", limit=1):
+        return
+    item = Item(partition, f"{run}#{_digest(12, 'held', body)}", engine.clock.token(), body)
+    engine.store.write([Put(item)])  # refused: it came twice
+
+
+def _stands(engine: Engine, fold: Fold, head: Item) -> None:
+    """See to it that the sweep does not take the run for stalled."""
+    now_ms = engine.clock.now_ms()
+    late = head.due_ms is None or head.due_ms < now_ms + engine.horizon_ms // 2
+    if late or head_of(head).get("stalls"):
+        due_ms = min([now_ms + engine.horizon_ms, *fold.deadlines]) if late else head.due_ms
+        assert due_ms is not None
+        try:
+            engine.ledger.move_head(fold, due_ms, stalls=0)
+        except Superseded:
+            pass  # it has ended
+
+
+def _partition(workflow: str, shard: int) -> str:
+    return f"paused#{_digest(24, 'paused', workflow)}#{shard}"
+
+
+def wake_held(engine: Engine, workflow: str) -> int:
+    """Send the wakes that were held of a workflow; of how many runs. Can be repeated."""
+    runs: set[str] = set()
+    for shard in range(SHARDS):
+        partition = _partition(workflow, shard)
+        while items := engine.store.read(partition, "", "~", limit=PAGE):
+            for item in items:
+                wake = json.loads(item.body)
+                engine.send(wake)
+                runs.add(wake["run"])
+            engine.store.write([Drop(item.partition, item.sort) for item in items])
+    engine.note("INFO", "workflow goes on", workflow=workflow, runs=len(runs))
+    return len(runs)

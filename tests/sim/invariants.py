@@ -286,9 +286,11 @@ class Invariants:
             held = self.slots.setdefault(pk, set())
             if change.after is None:
                 held.discard(sk)
+                self.limited.get(pk, set()).discard(sk)
             else:
                 body = json.loads(change.after["b"]["S"])
-                self.hold(6, change.before is None or "freed" in body, f"slot {sk} is given twice")
+                begins = change.before is not None and "waits" in json.loads(change.before["b"]["S"])
+                self.hold(6, change.before is None or "freed" in body or begins, f"slot {sk} is given twice")
                 held.add(sk)
                 if "step" in body:
                     self._slot(pk, sk, body)

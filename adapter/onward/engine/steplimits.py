@@ -94,7 +94,9 @@ def take(engine: Engine, fold: Fold, workflow: Workflow, key: Key, place: str, w
             if engine.store.write(writes) is None:
                 return Slots(engine, fold.run, items)
         if found := _own(engine, holder, needs):
-            return Slots(engine, fold.run, found)
+            if (begun := _begins(engine, found)) is not None:
+                return Slots(engine, fold.run, begun)
+            continue  # it was given back just now
         if not all(rooms):
             break
     told = {
@@ -111,13 +113,13 @@ def take(engine: Engine, fold: Fold, workflow: Workflow, key: Key, place: str, w
 
 
 def give_back(engine: Engine, run: str, place: str) -> None:
-    """Give back what an attempt holds that is not performed for now, since its workflow is paused."""
+    """Give back what an attempt was given that has not begun, and does not for now, since its workflow is paused."""
     head = engine.store.get([(partition_of(run), HEAD)])[0]
     for partition, _ in limits_of(head_of(head))[1] if head is not None else ():
         for _ in range(MAX_TRIES):
             state = _State(engine, partition)
             item = engine.store.get([(partition, f"{HELD}{run}#{place}")])[0]
-            if item is None or "freed" in fields_of(item):
+            if item is None or "waits" not in fields_of(item) or "freed" in fields_of(item):
                 break
             if engine.store.write([*state.writes(engine, -1), Drop(partition, item.sort, item.token)]) is None:
                 hand_out(engine, partition)
@@ -181,7 +183,7 @@ def hand_to(engine: Engine, state: _State, entry: Item, told: dict[str, Any]) ->
         if other is state:
             return engine.store.write(state.writes(engine, 0)) is None if state.free else None
         return _moves_on(engine, entry, dropped, other.partition)
-    _, writes = _given(engine, states, holder, told["step"])
+    _, writes = _given(engine, states, holder, told["step"], waits=True)
     given = engine.store.write([*writes, dropped]) is None
     if given:
         engine.note("INFO", "step leaves the queue", run_id=told["run"], step=told["step"])
@@ -211,14 +213,29 @@ def _limits(engine: Engine, fold: Fold, workflow: Workflow) -> tuple[str, list[N
     raise Superseded
 
 
-def _given(engine: Engine, states: Iterable[_State], holder: str, step: str) -> tuple[list[Item], Writes]:
-    """The slots of an attempt, and what gives it these, where it is not over."""
+def _given(
+    engine: Engine, states: Iterable[_State], holder: str, step: str, waits: bool = False
+) -> tuple[list[Item], Writes]:
+    """The slots of an attempt, and what gives it these, where it is not over. `waits`: for its wake, to begin."""
     items: list[Item] = []
     writes: Writes = []
+    body = {"step": step, "waits": True} if waits else {"step": step}
     for state in states:
-        items.append(_item(engine, state.partition, HELD + holder, {"step": step}))
+        items.append(_item(engine, state.partition, HELD + holder, body))
         writes += [*state.writes(engine, 1), Put(items[-1])]
     return items, [*writes, *_unless_over(engine, holder)]
+
+
+def _begins(engine: Engine, items: list[Item]) -> list[Item] | None:
+    """The slots of an attempt that begins now, where it has them still: from here on nobody gives them back for it."""
+    begun = [
+        _item(engine, item.partition, item.sort, {"step": fields_of(item)["step"]})
+        if "waits" in fields_of(item)
+        else item
+        for item in items
+    ]
+    writes = [Swap(new, item.token) for new, item in zip(begun, items, strict=True) if new is not item]
+    return begun if not writes or engine.store.write(writes) is None else None
 
 
 def _unless_over(engine: Engine, holder: str) -> list[Drop]:

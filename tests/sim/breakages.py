@@ -152,7 +152,7 @@ MUTANTS = (
     m("the outcome of a step frees no slot", "engine/steplimits.py",
       "store.write([*writes, *frees], also)", "store.write(writes, also)"),
     m("an attempt that has its slot takes another", "engine/steplimits.py",
-      "HELD + holder, {\"step\": step}", "HELD + holder + engine.clock.token(), {\"step\": step}"),
+      "HELD + holder, body))", "HELD + holder + engine.clock.token(), body))"),
     m("a slot is freed twice", "engine/steplimits.py",
       "        Swap(Item(item.partition, item.sort, clock.token(), body), item.token),\n", ""),
     m("a step that is let in is not woken", "engine/steplimits.py",

@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "throttle, waits its turn": {"throttle": Throttle(1, 1)},
     "concurrency, finds room": {"concurrency": Concurrency(EVENTS)},
     "concurrency, queues": {"concurrency": Concurrency(1)},
+    "concurrency of steps, finds room": {"concurrency": Concurrency(EVENTS, of="steps")},
 }
 
 

@@ -10,7 +10,7 @@ from onward.engine import control
 from onward.engine.ledger import HORIZON_MS
 from onward.testing import QueuedWakes, Rehearsal
 from tests.faults import Faulty, Killed, Trip
-from tests.rules.acting import ASYNC, Notes
+from tests.rules.acting import ASYNC, Notes, records
 
 WIDTHS = [2, 12]  # few steps in flight, and a wide plan
 LONGEST_MS = 15 * 60 * 1000
@@ -82,3 +82,30 @@ def test_a_death_after_a_step_beside_others_led_to_a_plan_is_not_left_to_the_swe
         assert (view["status"], view["result"]) == (COMPLETED, sum(range(width)))
         assert not notes.of("run woken by the sweep")
         assert stage.clock.now_ms() - began_ms <= LONGEST_MS + LOOKS_MS
+
+
+def test_what_was_planned_since_then_is_not_taken_for_dead():
+    """The look that follows the notice of a death comes while a step is performed that began meanwhile, and may run
+    only once."""
+    done = []
+
+    def long():
+        stage.pass_time(60)
+        return done.append("charged")
+
+    async def chain(step):
+        await step.run("a", int)
+        await step.run("b", int)
+        await step.run("charge", long, once=True)
+
+    async def work(event, step):
+        await asyncio.gather(chain(step), step.sleep("rest", 3600))
+
+    with Rehearsal(ASYNC.app(work)) as stage:
+        [run] = stage.start("go")
+        while len(records(stage, run)) < 3:  # started, the plan of a, and that of b
+            stage.step()
+        dead = {"onward": 1, "do": "step", "run": run, "plan": 1, "index": 0, "attempt": 1}
+        control.died(stage.engine, dead, "killed", look_again_ms=30_000)
+        stage.drain()
+        assert stage.view(run)["status"] == "completed" and done == ["charged"]

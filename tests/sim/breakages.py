@@ -238,6 +238,8 @@ MUTANTS = (
       'failed_partition(last["at"] // DAY_MS,', 'failed_partition(last["at"] // DAY_MS + 1,'),
     m("a run that failed is not listed", "engine/ledger.py",
       '        if last["k"] != status.RUN_FAILED:\n', "        if True:\n"),
+    m("the look after a death takes what was planned since for dead", "engine/fanout.py",
+      "for plan in fold.flight if plan < upto]", "for plan in fold.flight]"),
     # pauses
     m("a process that knows of a pause never looks again", "engine/engine.py",
       "if not 0 <= now_ms - self._paused_ms < KNOWN_MS:", "if self._paused_ms < 0:"),

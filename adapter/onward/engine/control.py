@@ -68,7 +68,7 @@ def _died_at_end(engine: Engine, wake: Wake, reason: str, invocation: str | None
     if grown and (fold.flight or (not own and not (begun and fold.next_seq == wake["seq"] + 1))):
         engine.ledger.keep(fold)
         _free_slots(engine, fold.run)
-        go_on = {"do": "recover"} if fold.flight else {"do": "advance", "seq": fold.next_seq}
+        go_on = {"do": "recover", "upto": fold.next_seq} if fold.flight else {"do": "advance", "seq": fold.next_seq}
         engine.send({**go_on, "run": fold.run}, _later_ms(engine, look_again_ms))
         return
     if not begun:
@@ -94,7 +94,7 @@ def _look_after_plans(engine: Engine, run: str, since: int, look_again_ms: int) 
         return
     engine.ledger.keep(fold)
     if any(plan > since for plan in fold.flight):
-        engine.send({"do": "recover", "run": run}, _later_ms(engine, look_again_ms))
+        engine.send({"do": "recover", "run": run, "upto": fold.next_seq}, _later_ms(engine, look_again_ms))
 
 
 def _later_ms(engine: Engine, after_ms: int) -> int:

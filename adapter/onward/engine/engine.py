@@ -290,7 +290,7 @@ def check_wake(wake: Wake) -> None:
     needed = _NUMBERS.get(do) if isinstance(do, str) else ()
     if needed is None:
         return  # the sweep's; or a newer Onward's, which is refused by its name
-    given = [wake.get(name) for name in needed] + [wake.get("again", 0)]
+    given = [wake.get(name) for name in needed] + [wake.get("again", 0), wake.get("upto", 0)]
     if "look" in wake:
         look = wake["look"]
         given += look if isinstance(look, list) and len(look) == 2 else [None]

@@ -29,6 +29,7 @@ from ..core.errors import Leave, WriteRefused
 from ..core.log import (
     HEAD,
     MAX_KEY_DIGITS,
+    MAX_SEQ,
     TIMER,
     attempt_key,
     attempt_of,
@@ -485,8 +486,10 @@ def _start_timer(engine: Engine, fold: Fold) -> None:
 
 # ---------------------------------------------------------------------------------------------------- recovering
 def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str | None) -> None:
-    """Do whatever a run needs to go on, when all that is known is that nothing happened in time."""
-    run = wake["run"]
+    """Do whatever a run needs to go on, when all that is known is that nothing happened in time. `upto` in the wake: so
+    many records of its log had been written when that was noticed; what came later has invocations of its own, which
+    may not be over yet."""
+    run, upto = wake["run"], wake.get("upto", MAX_SEQ)
     before = engine.ledger.load(run)
     if before is not None and before.ended is not None:
         engine.tidy(before)
@@ -503,17 +506,21 @@ def recover(engine: Engine, wake: Wake, deadline_ms: int | None, invocation: str
     fold = engine.ledger.load(run)
     if fold is None or fold.ended is not None:
         return
+    plans = [plan for plan in fold.flight if plan < upto]
     if fold.flight:
         _start_timer(engine, fold)
-        times = [time_ms for plan in fold.flight for time_ms in _wake_lanes(engine, fold, fold.plans[plan])]
+        times = [time_ms for plan in plans for time_ms in _wake_lanes(engine, fold, fold.plans[plan])]
     else:
         times = engine.waits_ms(fold)
     now_ms = engine.clock.now_ms()
-    if times and min(times) > now_ms:  # nothing is overdue: it is not stalled, it waits
+    if (
+        times and min(times) > now_ms and len(plans) == len(fold.flight)
+    ):  # nothing is overdue: it is not stalled, it waits
         fold.head = None  # the sweep has moved it: what is kept warm is older
         engine.ledger.move_head(fold, min([engine.due_for(min(times)), *fold.deadlines]), stalls=0)
     engine.ledger.keep(fold)
-    engine.send({"do": "advance", "run": run, "seq": fold.next_seq})  # where it waits for steps in flight, it stops
+    if fold.next_seq <= upto:
+        engine.send({"do": "advance", "run": run, "seq": fold.next_seq})  # where it waits for steps in flight, it stops
 
 
 def _lane_items(engine: Engine, fold: Fold, move: Move) -> dict[int, list[Item]]:

@@ -16,11 +16,12 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
-from onward import App, NonRetriable, Retry, RetryAfter, StepError, current_step
+from onward import App, Concurrency, NonRetriable, Retry, RetryAfter, StepError, current_step
 
 STEADY = Retry(max_attempts=4, base=1.0, factor=2.0, cap=60.0, jitter=False)
 WIDE = 100  # steps beside each other: more than one item of marks holds
 BRANCHES = 12  # more than `FEW`, so that their completions are marked
+DAY_S = 24 * 3600
 BIG_CHARS = 66_000  # more than stands in a record
 HOSTILE = [
     "../../../etc/passwd",
@@ -303,3 +304,50 @@ def hostile(event, step):
 def sample_data(event: str) -> Any:
     """Nothing here is started by hand."""
     return {"client": "none"}
+
+
+# --------------------------------------------------------------------- waits, other runs, people, conditions, limits
+@app.workflow(on="waits", retries=STEADY)
+def waits(event, step):
+    paid = step.wait_for_event("paid", match={"data.client": event.data["client"]}, timeout=DAY_S)
+    return [paid and paid.data["n"], step.run("after", effect, "after", "end")]
+
+
+@app.workflow(on="invokes", retries=STEADY)
+def invokes(event, step):
+    found = step.invoke("sequence", {"client": "child"}, timeout=DAY_S)
+    return [found["sum"], step.run("after", effect, "after", "end")]
+
+
+@app.workflow(on="asks", retries=STEADY)
+def asks(event, step):
+    try:
+        return step.callback("approve", lambda token: effect("ask"), timeout=DAY_S)
+    except StepError as error:
+        return step.run("after", effect, "after", error.type)
+
+
+async def look():
+    return await effect_later(current_step().step)
+
+
+@app.workflow(on="polls", retries=STEADY)
+async def polls(event, step):
+    return [await step.wait_until("look", look, every=60, timeout=60)]
+
+
+@app.workflow(on="slots", retries=STEADY, concurrency=Concurrency(1))
+def slots(event, step):
+    step.run("first", effect, "first")
+    step.sleep_until("rest", datetime.datetime(2025, 2, 1, tzinfo=datetime.UTC))
+    return step.run("last", effect, "last", "end")
+
+
+@app.workflow(on="few", retries=STEADY, concurrency=Concurrency(1, of="steps"))
+def few(event, step):
+    return [step.run(name, effect, name, name) for name in "ab"]
+
+
+@app.workflow(on="calm", retries=STEADY)
+def calm(event, step):
+    return step.parallel(*(partial(step.run, name, effect, name, name) for name in "kl"))

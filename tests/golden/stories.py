@@ -13,8 +13,11 @@ from functools import partial
 from typing import Any
 
 from onward.core.ids import run_id
+from onward.core.log import attempt_key, fields_of, partition_of
 from onward.core.status import CANCELLED, COMPLETED, FAILED
-from onward.engine import control, fanout
+from onward.core.values import Event
+from onward.engine import control, fanout, pause
+from onward.engine.ingest import ingest
 from onward.engine.sweep import MAX_STALLS
 from tests.golden.app import BIG_CHARS, BRANCHES, HOSTILE, WIDE, price
 from tests.golden.stage import Stage
@@ -459,3 +462,62 @@ def cancelled_asleep(stage, run):
 @story("date", result="February", again=["after"])
 def sleeping_until_a_date(stage, run):
     stage.deliver(run)
+
+
+# ------------------------------------------------------------------- waits, other runs, people, conditions, limits
+@story("waits", {"client": "w1"}, result=[None, "end"], again=["after"])
+def waiting_for_an_event(stage, run):
+    stage.deliver(run, 2)
+
+
+@story("waits", {"client": "w2"}, result=[5, "end"], again=["after"])
+def an_event_came_and_nobody_observed(stage, run):
+    stage.deliver(run, 2)
+    ingest(stage.engine(), Event("paid", {"client": "w2", "n": 5}, "golden-paid", stage.clock.now_ms()))
+
+
+@story("invokes", result=[6, "end"], again=["after"])
+def a_run_that_was_invoked_has_ended(stage, run):
+    stage.deliver(run, 2)
+    [begun] = stage.store.get([(partition_of(run), attempt_key((1, 0), 1))])
+    stage.finish(fields_of(begun)["child"])
+
+
+@story("asks", result="StepTimeout", again=["after"])
+def asked_and_not_answered(stage, run):
+    stage.deliver(run, 3)
+
+
+@story("polls", result=[None], again=["look (2)"])
+def a_condition_did_not_hold_yet(stage, run):
+    stage.deliver(run)
+
+
+@story("slots", result="end", again=["last"])
+def holds_a_slot(stage, run):
+    stage.deliver(run, 2)
+
+
+@story("slots", result="end", again=["first", "last"])
+def queues_for_a_slot(stage, run):
+    stage.deliver(run)
+
+
+@story("few", result=["a", "b"], again=["b"])
+def killed_inside_a_step_that_holds_a_slot(stage, run):
+    stage.deliver(run)
+    stage.kill(run, "b")
+
+
+@story("few", result=["a", "b"], again=["a", "b"])
+def a_step_queues_for_a_slot(stage, run):
+    stage.deliver(run)
+
+
+@story("calm", result=["k", "l"], again="l")
+def held_by_a_pause_that_is_over(stage, run):
+    stage.deliver(run)
+    stage.deliver(run, index=0)
+    pause.pause(stage.engine(), "calm")
+    stage.deliver(run, stage.count(run, "step"), do="step")
+    pause.unpause(stage.engine(), "calm")

@@ -78,7 +78,7 @@ MUTANTS = (
     m("recovering wakes nothing in flight", "engine/fanout.py",
       "        engine.send(_step_wake(fold.run, (move.seq, index), attempt), None if stands else until_ms)\n", ""),
     m("recovering wakes no run in sequence", "engine/fanout.py",
-      '    engine.send({"do": "advance", "run": run, "seq": fold.next_seq})  # where it waits for steps in flight, it stops\n', ""),
+      "    if fold.next_seq <= upto:\n", "    if False:\n"),
     m("finished steps beside a sleep are taken for overdue", "engine/fanout.py",
       "            continue  # it waits to be observed together with others\n", "            times.append(0)\n            continue\n"),
     m("a sleep whose invocation died is taken for overdue", "engine/fanout.py",

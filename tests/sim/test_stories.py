@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -111,14 +110,19 @@ def test_a_failing_seed_is_made_small_and_its_command_tells_it_again(monkeypatch
 
 
 def append_over(
-    ledger: Ledger, fold: object, body: dict[str, object], value: str | None = None, also: Sequence[object] = ()
+    ledger: Ledger,
+    fold: object,
+    body: dict[str, object],
+    value: str | None = None,
+    also: object = (),
+    slots: object = None,
 ) -> None:
     """`Ledger.append` as somebody would write it who has not thought of races: whatever stands there is replaced."""
     from onward.core.log import log_key
     from onward.ports import Put, Swap
 
     item = ledger.item(fold.run, log_key(fold.next_seq), body, value)  # type: ignore[attr-defined]
-    refused = ledger.store.write([Put(item)], also)
+    refused = (slots or ledger.store).write([Put(item)], also)  # type: ignore[attr-defined]
     if refused is not None and refused.standing[0] is not None:
         ledger.store.write([Swap(item, refused.standing[0].token)])
     fold.apply(item)  # type: ignore[attr-defined]

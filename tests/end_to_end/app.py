@@ -10,6 +10,8 @@ from pathlib import Path
 
 from onward import App, Batch, Concurrency, Retry, StepError, cron, current_step, pattern
 
+from . import polite
+
 app = App("end-to-end")
 QUICK = Retry(max_attempts=4, base=0.2, cap=0.2, jitter=False)
 MEETING_S = 20.0  # how long a step waits for its siblings, before it gives up
@@ -203,3 +205,6 @@ def broken(event, step):
 def needs(file, result):
     note()
     return int(Path(file).read_text()) + result
+
+
+polite.register(app)

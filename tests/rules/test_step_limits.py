@@ -249,6 +249,22 @@ def test_a_limit_on_steps_and_one_on_runs_hold_together(kind, bench):
 
 
 @both
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)], ids=["raised", "lowered"])
+def test_a_limit_that_a_deploy_changes_holds_for_the_attempts_that_begin_from_then_on(kind, bench, before, after):
+    made = bench(kind, many, concurrency=Concurrency(before, of="steps"))
+    runs = [run for n in range(4) for run in made.stage.start("go", {"n": n})]
+    made.go(until_s=15)  # some are being performed, and the others queue
+    assert made.most == {None: before} and len(made.at_work()) == before
+    made.stage.app["work"].flow.step_limits[0].limit = after
+    made.most.clear()
+    made.go(until_s=25)  # who is being performed ends as it began
+    made.most.clear()
+    made.go()
+    assert statuses(made, runs) == ["completed"] * 4 and made.most == {None: after} and len(made.began) == 12
+    assert_all_free(made.stage)
+
+
+@both
 def test_a_name_shares_the_limit_between_workflows(kind, bench):
     def story(made):
         kind.app(

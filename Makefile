@@ -18,7 +18,7 @@ demo: $(READY)  ## set up, and run the main job: a price sync into a shop that m
 	$(BIN)/onward run handlers.demo:app pricing/sync.requested
 
 test: $(READY)  ## set up, and run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(READY)  ## style, types, import directions, the list of the hot path
 	$(BIN)/ruff check .

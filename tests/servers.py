@@ -11,6 +11,7 @@ installed there if neither has it. A machine that can do none of this skips the 
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import os
 import platform
@@ -42,9 +43,19 @@ def find_dynoxide() -> Path:
             pytest.skip(f"ONWARD_DYNOXIDE names {named!r}, which is no file")
         return Path(named)
     binary = CACHE / "node_modules" / PACKAGE / "dynoxide"
-    if not binary.is_file():
-        _install(binary)
+    with _alone():
+        if not binary.is_file():
+            _install(binary)
     return binary
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time: tests run on several cores, and each may be the first to want it."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "installing").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _install(binary: Path) -> None:

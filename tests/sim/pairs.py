@@ -15,6 +15,7 @@ with what it remembers; and then everything arrives that is on its way.
     redeliver   every wake that there ever was arrives once more, in one process that remembers
     sweep       the run is late, is swept, and what the sweep asks for is done
     pause       somebody pauses the workflow, and when all is over, lets it go on
+    arrive      an event arrives for which the run is to be cancelled (`cancel_on=`)
     unpause     the workflow was paused before and the wake was held: somebody lets it go on, which does what was held
 
 What comes of it is written down as the records behind those with which the run stood, and how often its last step was
@@ -40,8 +41,8 @@ from typing import NamedTuple
 
 COMPLETE, FAIL, TIME_OUT, DIE = "complete", "fail", "time out", "die"
 CANCEL, TIMER, REDELIVER, SWEEPS = "cancel", "timer", "redeliver", "sweep"
-PAUSE, UNPAUSE = "pause", "unpause"
-ACTS = (COMPLETE, FAIL, TIME_OUT, DIE, CANCEL, TIMER, REDELIVER, SWEEPS, PAUSE, UNPAUSE)
+PAUSE, UNPAUSE, ARRIVE = "pause", "unpause", "arrive"
+ACTS = (COMPLETE, FAIL, TIME_OUT, DIE, CANCEL, TIMER, REDELIVER, SWEEPS, PAUSE, UNPAUSE, ARRIVE)
 SEQUENCE, PARALLEL, WIDE = "sequence", "parallel", "wide"
 SHAPES = (SEQUENCE, PARALLEL, WIDE)
 LETTERS = {
@@ -270,6 +271,12 @@ TABLE = {
     (UNPAUSE, UNPAUSE): Lawful("dC1", "[d]pC1",
         "who comes second finds the workflow going, and no run that was held"),
 }  # fmt: skip
+TABLE = {
+    (first, second): TABLE[CANCEL if first == ARRIVE else first, CANCEL if second == ARRIVE else second]
+    for first in ACTS
+    for second in ACTS
+}
+"""An event that cancels comes to what somebody who cancels comes to, whenever it arrives."""
 
 
 def markdown() -> str:

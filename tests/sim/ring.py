@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
-from onward import App, NonRetriable, Retry
+from onward import App, CancelOn, NonRetriable, Retry
 from onward.aws.dynamodb import shard_of
 from onward.core.codec import decode
 from onward.core.ids import run_id
@@ -23,6 +23,7 @@ from onward.ports import Drop, key_of
 
 from .function import SWEEP, Invocation, Sandbox, work
 from .pairs import (
+    ARRIVE,
     CANCEL,
     COMPLETE,
     DIE,
@@ -59,7 +60,7 @@ class Ring(Stage):
         self.shape = shape
         self.is_async = is_async
         super().__init__(lambda stage: self._app())
-        self.run = run_id("contest", "event")
+        self.run = run_id("contest", "go")
         self.parked: list[Any] = []
         self.sent: list[Any] = []
         self.fails: dict[str, str] = {FAIL: FAIL, TIME_OUT: TIME_OUT, "killed": DIE}
@@ -85,6 +86,7 @@ class Ring(Stage):
             return step.run("tell", self._perform, "tell")
 
         options: dict[str, Any] = {"on": "go", "name": "contest", "retries": TWICE, "on_failure": told}
+        options["cancel_on"] = CancelOn("stop")
         app = App("pairs")
         app.workflow(**options)(self._async_contest if self.is_async else self._contest)
         return app
@@ -162,8 +164,7 @@ class Ring(Stage):
     # --------------------------------------------------------------------------------------------- the standing
     def prepare(self, acts: Sequence[str]) -> None:
         """Bring the run to where it stands."""
-        event = {"detail-type": "go", "source": "sim", "id": "event", "time": "2025-12-01T00:00:00Z", "detail": {}}
-        self.deliver(event)
+        self.deliver(happens("go"))
         for _ in range(MAX_DELIVERIES):
             calm = [wake for wake in self.parked if wake not in self.contested()]
             if not calm:
@@ -331,6 +332,16 @@ def cancel(hand: Hand) -> None:
     control.cancel(hand.engine, hand.ring.run)
 
 
+def arrive(hand: Hand) -> None:
+    """The event arrives for which the run is to be cancelled."""
+    hand.handle(happens("stop"))
+
+
+def happens(name: str) -> Any:
+    """An event, as it is delivered."""
+    return {"detail-type": name, "source": "sim", "id": name, "time": "2025-12-01T00:00:00Z", "detail": {}}
+
+
 def timer(hand: Hand) -> None:
     """The wakes arrive that were sent for the end of the sleep; in a wide plan the timer's look as well."""
     for wake in hand.ring.timer_wakes():
@@ -375,7 +386,7 @@ def wakes_of(hand: Hand, after_ms: int) -> None:
 
 DOES: dict[str, Callable[[Hand], None]] = {
     COMPLETE: last_step, FAIL: last_step, TIME_OUT: last_step, DIE: die, CANCEL: cancel, TIMER: timer,
-    REDELIVER: redeliver, SWEEPS: sweep, PAUSE: stand, UNPAUSE: goes_on,
+    REDELIVER: redeliver, SWEEPS: sweep, PAUSE: stand, UNPAUSE: goes_on, ARRIVE: arrive,
 }  # fmt: skip
 
 

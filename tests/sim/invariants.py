@@ -502,10 +502,11 @@ class Invariants:
             self.hold(6, len(beside) <= limit, f"{beside} are performed at once, and {limit} may be")
 
     def _holds(self, one: Performance) -> bool:
-        """Whether an attempt may still hold a slot: nothing is on record that says how it came out."""
-        told = {("done", one.attempt), ("broken", one.attempt), ("retrying", one.attempt)}
-        known = {(kind, attempt) for step, attempt, kind in self.runs[one.run].attempts if step == one.step}
-        return not told & known and not self.function.chance.struck
+        """Whether an attempt may still hold a slot: nothing is on record that says how it, or a later one, came out."""
+        over = {"done", "broken", "retrying"}
+        known = self.runs[one.run].attempts
+        told = any(step == one.step and attempt >= one.attempt and kind in over for step, attempt, kind in known)
+        return not told and not self.function.chance.struck
 
     def finished(self, invocation: Invocation, outcome: str) -> None:
         """An invocation has ended."""

@@ -25,6 +25,7 @@ from onward.core.ids import run_id
 from onward.core.values import Event
 from onward.engine import control
 from onward.engine.views import run_view
+from onward.flow import Flow
 from tests.corpus import Case, Effects
 
 from .flows import Options
@@ -67,6 +68,19 @@ class CorpusInvariants(Invariants):
         self.hold(4, made, f"attempt {body['a']} of {step} of {run.id} is done, and was never performed")
 
 
+class Stated(Options):
+    """What a case states of itself: there is one run, so one group."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+
+    def limits(self) -> list[tuple[int, bool]]:
+        return [(limit.limit, False) for limit in self.flow.concurrency]
+
+    def step_limits(self) -> list[tuple[int, bool]]:
+        return [(limit.limit, False) for limit in self.flow.step_limits]
+
+
 class SeenEffects(Effects):
     """The effects of a case, which the stage's witness sees as well."""
 
@@ -93,7 +107,7 @@ class CaseStage(Stage):
         super().__init__(lambda stage: case.build(self.effects), case.name)
         started = next(workflow for workflow in self.app if workflow.hears(Event("go", None, "event", 0)))
         self.run = run_id(started.name, "event")
-        self.invariants.flows = {started.name: Options()} if started.flow is not None else {}
+        self.invariants.flows = {started.name: Stated(started.flow)} if started.flow is not None else {}
         self.invocations: list[Invocation] = []
         self.function.begins = self.invocations.append
         self.sent: list[dict[str, Any]] = []

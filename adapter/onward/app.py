@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .core.errors import InvalidName, InvalidOption, UnknownWorkflow
+from .core.errors import InvalidEvent, InvalidName, InvalidOption, UnknownWorkflow
 from .core.retry import Retry
 from .core.values import MAX_NAME_CHARS, OWN_EVENTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
     from typing import Any, Unpack
 
     from .core.values import Event
@@ -235,6 +236,46 @@ class App:
 
     def __iter__(self) -> Iterator[Workflow]:
         return iter(self._workflows.values())
+
+    def send(
+        self,
+        name: str,
+        data: Any = None,
+        *,
+        id: str | None = None,
+        at: datetime | float | None = None,
+        to: str | None = None,
+    ) -> str:
+        """Send an event to the deployed app from any Python process, and return its id.
+
+        `data`: plain JSON (None unless given). `id`: the same event again starts nothing again; a fresh one unless
+        given. `at`: a datetime (naive: UTC) or epoch seconds, up to 366 days ahead, for a delayed start. `to`: a bus
+        (name or ARN of EventBridge's) or the URL of an HTTP door; unless given, what ONWARD_URL says, or else
+        ONWARD_BUS. A bus is reached over Onward's own wire on Lambda and through boto3 elsewhere; a door is signed for
+        with the first key of ONWARD_KEYS ("id:secret"), or by IAM.
+
+        Returns when the event is accepted; it is delivered at least once, and starts its runs once. Raises
+        `InvalidEvent` or `NotEncodable` for what cannot be sent, `Misconfigured` (`AccessRefused`, `NoCredentials`)
+        where the way is not open, and `Unavailable` where the same event can be sent again, with its `id`.
+        """
+        return self.send_many([{"name": name, "data": data, "id": id, "at": at}], to=to)[0]
+
+    def send_many(self, events: Iterable[Mapping[str, Any]], *, to: str | None = None) -> list[str]:
+        """Send events, each `{"name": ..., "data": ..., "id": ..., "at": ...}` (only the name is needed), as few
+        requests as there can be, and return their ids in order. All are checked before the first is sent; where a
+        request fails, those before it are sent: repeat it with the same ids."""
+        from .entry.send import send
+
+        given = []
+        for event in events:
+            unknown = set(event) - {"name", "data", "id", "at"}
+            if unknown or "name" not in event:
+                raise InvalidEvent(
+                    f'an event to send is {{"name": ..., "data": ..., "id": ..., "at": ...}}, not one with '
+                    f"{', '.join(sorted(map(str, event))) or 'nothing'}"
+                )
+            given.append((event["name"], event.get("data"), event.get("id"), event.get("at")))
+        return send(self.name, given, to)
 
     def handler(self, **options: Any) -> Handler:
         """The Lambda handler of this app: `handler = app.handler()` in the module that is deployed. It reads its

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+SENT = "onward."  # how the sources of events begin that `app.send` has put on a bus
 MAX_SHOWN_CHARS = 200
 MAX_REASON_CHARS = 500
 
@@ -184,6 +185,23 @@ def _event(payload: dict[str, Any]) -> Event:
     try:
         at = datetime.fromisoformat(payload["time"])
         at_ms = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-        return Event(payload["detail-type"], payload["detail"], payload["id"], at_ms, payload)
+        event = Event(payload["detail-type"], payload["detail"], payload["id"], at_ms, payload)
+        if str(payload["source"]).startswith(SENT):
+            _as_sent(event, payload.get("resources"))
+        return event
     except (KeyError, ValueError, TypeError) as error:
         raise UnknownPayload(f"an EventBridge event has no usable {str(error)[:MAX_SHOWN_CHARS]}") from None
+
+
+def _as_sent(event: Event, resources: Any) -> None:
+    """Give an event back what `app.send` told beside it (see entry/send.py): EventBridge has ids and times of its own,
+    and takes objects only. Raises `ValueError` or `KeyError` for what it never told."""
+    for told in resources if isinstance(resources, list) else ():
+        if not isinstance(told, str):
+            continue
+        if told.startswith("onward:id:"):
+            event.id = told.removeprefix("onward:id:")
+        elif told.startswith("onward:at:"):
+            event.at_ms = int(told.removeprefix("onward:at:"))
+        elif told == "onward:value":
+            event.data = event.data["value"]

@@ -30,7 +30,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CACHE = REPOSITORY / ".cache"
 PACKAGE = "@dynoxide/linux-x64"
 VERSION = "1.2.1"
+SAM_VERSION = "1.170.0"
 INSTALL_TIMEOUT_S = 120
+TOOL_TIMEOUT_S = 280
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 
@@ -47,6 +49,40 @@ def find_dynoxide() -> Path:
         if not binary.is_file():
             _install(binary)
     return binary
+
+
+def find_sam() -> Path:
+    """The `sam` command, in an environment of its own (it wants an older botocore); skips the test that asks if it
+    cannot be installed."""
+    return _find_tool(f"aws-sam-cli=={SAM_VERSION}", CACHE / f"sam-{SAM_VERSION}") / "sam"
+
+
+def _find_tool(requirement: str, home: Path) -> Path:
+    """The folder of the commands of a distribution that is installed for itself."""
+    commands = home / "venv" / "bin"
+    with _alone():
+        if not (home / "ready").exists():
+            for command in (
+                [sys.executable, "-m", "venv", str(home / "venv")],
+                [
+                    str(commands / "python"),
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    requirement,
+                ],
+            ):
+                try:
+                    done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False)
+                except subprocess.TimeoutExpired:
+                    pytest.skip(f"{requirement} was not installed within {TOOL_TIMEOUT_S} s")
+                if done.returncode != 0:
+                    last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+                    pytest.skip(f"{requirement} could not be installed: {last}")
+            (home / "ready").touch()
+    return commands
 
 
 @contextmanager

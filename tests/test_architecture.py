@@ -2,6 +2,7 @@
 
     core <- ports <- loop, step, middleware, app <- engine <- web <- entry <- dev, cli, testing
             ports, clock <- aws | local              <- entry
+            app, aws <- deploy <- cli           (what stands in an AWS account; nothing that runs sees it)
             ports <- chaos <- local, entry           (what befalls the calls of the ports, where a user asks for it)
 
 A part may import itself and what stands to its left. The wings `aws` and `local` implement the ports and see nothing
@@ -42,10 +43,11 @@ MAY_SEE: dict[str, set[str]] = {
     "aws": FOUNDATION,
     "local": FOUNDATION | {"chaos"},
     "web": FOUNDATION | USER | {"engine"},
+    "deploy": FOUNDATION | USER | {"aws"},
     "entry": FOUNDATION | USER | {"engine", "web", "aws", "local", "chaos"},
 }
 FRONT = FOUNDATION | USER | {"engine", "web", "aws", "local", "entry", "chaos"}
-MAY_SEE |= {"dev": FRONT | {"cli", "testing"}, "cli": FRONT | {"dev", "testing"}, "testing": FRONT}
+MAY_SEE |= {"dev": FRONT | {"cli", "testing"}, "cli": FRONT | {"dev", "testing", "deploy"}, "testing": FRONT}
 MAY_SEE |= {"__main__": {"cli"}}
 MAY_SEE |= {"": {"app", "step", "core", "flow", "triggers", "middleware", "encryption"}}  # the package itself
 LAZY = {("app.py", "entry")}  # inside a function only
@@ -56,6 +58,7 @@ THIRD_PARTY = {
     "web": {"starlette", "mangum"},
     "dev": {"starlette", "uvicorn", "boto3", "botocore"},
     "cli": {"boto3", "botocore", "uvicorn"},
+    "deploy": {"yaml", "aws_cdk", "constructs"},
     "entry": {"boto3", "botocore"},
 }
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from .. import __version__
-    from . import runs
+    from . import deploy, runs
 
     parser = argparse.ArgumentParser(prog="onward", description="Durable workflows for Python on your own AWS account.")
     parser.add_argument("--version", action="version", version=f"onward {__version__}")
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("--app", metavar="TARGET", help="the app, to say whether it still has the workflow of the run")
     why.set_defaults(command=_why)
 
+    deploy.add_to(commands)
     for command in (check, why):
         _add_place(command)
     _add_answers(commands)

@@ -55,11 +55,11 @@ FOR_ANNOTATIONS = {("core/log.py", "ports")}  # under `if TYPE_CHECKING:` only
 THIRD_PARTY = {
     "encryption": {"cryptography"},
     "aws": {"botocore"},  # the door to credentials that the wire does not know
-    "web": {"starlette", "mangum"},
+    "web": {"starlette"},
     "dev": {"starlette", "uvicorn", "boto3", "botocore"},
     "cli": {"boto3", "botocore", "uvicorn"},
     "deploy": {"yaml", "aws_cdk", "constructs"},
-    "entry": {"boto3", "botocore"},
+    "entry": {"boto3", "botocore", "mangum", "starlette", "aws_lambda_powertools"},  # from mangum on: of the HTTP door
 }
 
 

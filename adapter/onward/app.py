@@ -283,3 +283,10 @@ class App:
         from .entry.aws import handler
 
         return handler(self, **options)
+
+    def http_handler(self, **options: Any) -> Handler:
+        """The Lambda handler of this app's HTTP door (see `onward.web.door`), for a function of its own:
+        `handler = app.http_handler()`. Needs `onward[web]`."""
+        from .entry.http import handler
+
+        return handler(self, **options)

@@ -4,6 +4,7 @@
     reading.py   the feeds they read
     client.py    how their steps talk to the shop
     handler.py   what is deployed
+    http.py      its HTTP door, a function of its own
 
 Beside them stand two programs that only the demo needs: the shop (`python -m handlers.demo.shop`) and a maker of
 feeds (`python -m handlers.demo.feed`). Neither is imported by a step on Lambda.

@@ -11,6 +11,9 @@ that window it is the same request, and what it asks for is done once (events ha
 
         onward-1 \\n METHOD \\n path?query \\n time \\n SHA-256 of the body in hex
 
+Path and query are signed in one spelling (`canonical_target`), because load balancers and gateways hand them on in
+theirs: percent-encoded as RFC 3986 has it, and the pairs of the query in order.
+
 A door knows several keys at once, so a key is changed in three steps, and nobody is locked out: the door learns the new
 one, senders change to it, the door forgets the old one. In a text they stand as `id:secret,id:secret`, and
 who signs takes the first.
@@ -63,10 +66,20 @@ def parse_keys(text: str) -> dict[str, str]:
 
 
 def sign(secret: str, method: str, target: str, time_s: int, body: bytes) -> str:
-    """The signature, in hex. `target`: path and query exactly as in the request line."""
+    """The signature, in hex. `target`: path and query as in the request line."""
     digest = hashlib.sha256(body).hexdigest()
-    text = f"{SCHEME}\n{method.upper()}\n{target}\n{time_s}\n{digest}"
+    text = f"{SCHEME}\n{method.upper()}\n{canonical_target(target)}\n{time_s}\n{digest}"
     return hmac.digest(secret.encode("utf-8"), text.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
+def canonical_target(target: str) -> str:
+    """Path and query in the one spelling that is signed. (Fields of a query that are empty count.)"""
+    from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+    path, _, query = target.partition("?")
+    pairs = sorted(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
+    spelled = quote(unquote(path, errors="surrogateescape"), safe="/", errors="surrogateescape")
+    return f"{spelled}?{urlencode(pairs, quote_via=quote, errors='surrogateescape')}" if pairs else spelled
 
 
 def signed_headers(keys: Mapping[str, str], method: str, target: str, time_s: int, body: bytes) -> dict[str, str]:

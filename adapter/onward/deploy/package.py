@@ -52,7 +52,7 @@ OPTIONAL = {
 }
 """What only an app needs that has named it while it was imported: the module by which that is known, and its files."""
 ENGINE = ("onward/core", "onward/engine")
-DOOR_NEEDS = ("starlette", "mangum")
+DOOR_NEEDS = ("starlette", "mangum", "aws-lambda-powertools")
 IN_THE_RUNTIME = ("boto3", "botocore", "s3transfer", "urllib3")
 IGNORED_FOLDERS = frozenset({"__pycache__", "tests", "node_modules"})
 IGNORED_SUFFIXES = frozenset({".pyc", ".pyo", ".so.dbg"})

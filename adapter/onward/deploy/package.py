@@ -41,7 +41,7 @@ LEFT_OUT = {
         "entry/local.py",
     ),
     "door": (
-        "cli", "deploy", "dev", "local", "testing", "__main__.py", "aws/table.py", "engine/bulk.py", "engine/check.py",
+        "cli", "deploy", "dev", "local", "testing", "__main__.py", "aws/table.py", "engine/check.py",
         "entry/function.py", "entry/local.py",
     ),
 }  # fmt: skip

@@ -33,15 +33,18 @@ if TYPE_CHECKING:
 
 def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
     """A run and its steps, read from the store: `run_id`, `workflow`, `status`, `event`, `started_ms`, `ended_ms`,
-    `steps` (in the order in which they appeared), `steps_done`, `attempts`, `retries`, `error`, and `output`, the JSON
-    text of the result (None until it completed), or `unreadable`: why the result cannot be read here. Raises
-    `UnknownRun`, and `IllegalRecord` where its items were edited."""
+    `due_ms` (by when the sweep looks after it), `steps` (in the order in which they appeared), `steps_done`,
+    `attempts`, `retries`, `error`, and `output`, the JSON text of the result (None until it completed), or
+    `unreadable`: why the result cannot be read here. Raises `UnknownRun`, and `IllegalRecord` where its items were
+    edited."""
     if not is_run_id(run):
         raise UnknownRun(f"there is no run {run!r:.80} in this store")
     partition = partition_of(run)
     items = ledger.store.read(partition, HEAD, LOG_END)
-    head = head_of(items.pop(0)) if items and items[0].sort == HEAD else {}
-    if not items or (not head and items[0].sort != log_key(0)):
+    head = items.pop(0) if items and items[0].sort == HEAD else None
+    if head is not None:
+        head_of(head)  # or it was edited
+    if not items or (head is None and items[0].sort != log_key(0)):
         raise UnknownRun(f"there is no run {run!r} in this store")
     fold = Fold(run)
     steps: dict[Key, dict[str, Any]] = {}
@@ -75,7 +78,7 @@ def run_view(ledger: Ledger, run: str) -> dict[str, Any]:
         "fork": fold.body.get("fork"),
         "started_ms": fold.born_ms,
         "ended_ms": last.get("at"),
-        "due_ms": None if fold.ended else head.get("due"),
+        "due_ms": None if fold.ended or head is None else head.due_ms,
         "deaths": fold.deaths,
         "steps": list(steps.values()),
         "steps_done": sum(step["status"] == "completed" for step in steps.values()),

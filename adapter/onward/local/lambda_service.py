@@ -72,7 +72,8 @@ class LocalLambda:
     `handler`: «module.attribute». `env`: the function's own variables; the dict may be changed until a cold start
     reads it. `timeout_s`, `memory_mb`, `concurrency`, `maximum_retry_attempts`, `maximum_event_age_s`,
     `recursive_loop`: as configured on AWS. `on_failure="queue"`: a second queue, `failure_queue_url`, gets the
-    record of each asynchronous event that failed for good, and delivers it to the same function.
+    record of each asynchronous event that failed for good, and delivers it to the same function. A callable is
+    handed each such record instead, in the service's thread.
     `runtime`: our own client in the sandbox, or AWS's.
 
     `tick_s`: every so many seconds `tick_payload` is invoked asynchronously (None: what an EventBridge schedule
@@ -97,7 +98,7 @@ class LocalLambda:
         concurrency: int = 10,
         maximum_retry_attempts: int = MAX_RETRY_ATTEMPTS,
         maximum_event_age_s: float = 21_600.0,
-        on_failure: Literal["none", "queue"] = "none",
+        on_failure: Literal["none", "queue"] | Callable[[dict[str, Any]], None] = "none",
         recursive_loop: Literal["Terminate", "Allow"] = "Terminate",
         runtime: Literal["own", "awslambdaric"] = "own",
         tick_s: float | None = None,
@@ -122,7 +123,7 @@ class LocalLambda:
         _check("maximum_retry_attempts", maximum_retry_attempts, 0 <= maximum_retry_attempts <= MAX_RETRY_ATTEMPTS)
         _check("batch_size", batch_size, 1 <= batch_size <= MAX_BATCH_SIZE)
         _check("time_scale", time_scale, time_scale > 0)
-        _check("on_failure", on_failure, on_failure in ("none", "queue"))
+        _check("on_failure", on_failure, callable(on_failure) or on_failure in ("none", "queue"))
         _check("recursive_loop", recursive_loop, recursive_loop in ("Terminate", "Allow"))
         _check("runtime", runtime, runtime in ("own", "awslambdaric"))
         self.env: MutableMapping[str, str] = {} if env is None else env
@@ -411,7 +412,9 @@ class LocalLambda:
         return self._take(self._queues[self.function.name], body, delay_s, {}, None)
 
     def _give_up(self, record: dict[str, Any]) -> None:
-        if self._on_failure == "queue":
+        if callable(self._on_failure):
+            self._on_failure(record)
+        elif self._on_failure == "queue":
             self._take(self._queues[f"{self.function.name}-failures"], json.dumps(record), 0, {}, None)
 
     # --------------------------------------------------------------------------------- the Lambda API

@@ -31,6 +31,7 @@ CACHE = REPOSITORY / ".cache"
 PACKAGE = "@dynoxide/linux-x64"
 VERSION = "1.2.1"
 SAM_VERSION = "1.170.0"
+RIE = f"aws-lambda-rie-{ {'aarch64': 'arm64'}.get(platform.machine(), platform.machine()) }"
 INSTALL_TIMEOUT_S = 120
 TOOL_TIMEOUT_S = 280
 START_TIMEOUT_S = 60.0
@@ -55,6 +56,15 @@ def find_sam() -> Path:
     """The `sam` command, in an environment of its own (it wants an older botocore); skips the test that asks if it
     cannot be installed."""
     return _find_tool(f"aws-sam-cli=={SAM_VERSION}", CACHE / f"sam-{SAM_VERSION}") / "sam"
+
+
+def find_rie() -> Path:
+    """AWS's own Lambda Runtime Interface Emulator, which the `sam` command brings; skips where it cannot be had."""
+    found = sorted(find_sam().parents[1].glob(f"lib/*/site-packages/samcli/local/rapid/{RIE}"))
+    if not found:
+        pytest.skip(f"aws-sam-cli {SAM_VERSION} brings no {RIE}")
+    found[0].chmod(0o755)
+    return found[0]
 
 
 def _find_tool(requirement: str, home: Path) -> Path:

@@ -149,10 +149,15 @@ class Workflow:
 class App:
     """A named set of workflows: `app = App("catalog")`, then `@app.workflow(on="pricing/sync.requested")`.
 
-    `middleware`: what is done around all that they do, in this order (see `onward.middleware`)."""
+    `middleware`: what is done around all that they do, in this order (see `onward.middleware`).
+    `pin_versions`: a run goes on with the version of the Lambda function that has started it, whatever is deployed
+    meanwhile. Off unless you say so: then a run goes on with the code that is there."""
 
-    def __init__(self, name: str, *, middleware: Sequence[Middleware] = ()) -> None:
+    def __init__(self, name: str, *, middleware: Sequence[Middleware] = (), pin_versions: bool = False) -> None:
         self.name = check_name("the name of an app", name)
+        if not isinstance(pin_versions, bool):
+            raise InvalidOption(f"pin_versions= takes True or False, not {pin_versions!r:.80}")
+        self.pin_versions = pin_versions
         self.middleware = check_middleware(middleware) if middleware else ()
         self._workflows: dict[str, Workflow] = {}
 

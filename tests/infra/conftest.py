@@ -18,8 +18,7 @@ CODE = {"Step": "build/step.zip", "Door": "build/door.zip"}
 
 def pinned() -> App:
     """The same app, whose runs stay with the version that started them."""
-    made = App("kinds")
-    made.pin_versions = True  # type: ignore[attr-defined]
+    made = App("kinds", pin_versions=True)
     made._workflows = dict(kinds._workflows)
     return made
 

@@ -94,7 +94,7 @@ class Plan(NamedTuple):
 def plan(app: App, options: Options) -> Plan:
     """All that stands for an app."""
     _check(options)
-    versions = bool(getattr(app, "pin_versions", False)) or options.snapstart
+    versions = app.pin_versions or options.snapstart
     called = ref("StepAliaslive") if versions else att("Step", "Arn")
     kept = "Delete" if options.disposable else "Retain"
     resources: dict[str, Block] = {

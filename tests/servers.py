@@ -32,6 +32,7 @@ PACKAGE = "@dynoxide/linux-x64"
 VERSION = "1.2.1"
 SAM_VERSION = "1.170.0"
 RIE = f"aws-lambda-rie-{ {'aarch64': 'arm64'}.get(platform.machine(), platform.machine()) }"
+CDK_VERSION = "2.1148.1"
 INSTALL_TIMEOUT_S = 120
 TOOL_TIMEOUT_S = 280
 START_TIMEOUT_S = 60.0
@@ -65,6 +66,15 @@ def find_rie() -> Path:
         pytest.skip(f"aws-sam-cli {SAM_VERSION} brings no {RIE}")
     found[0].chmod(0o755)
     return found[0]
+
+
+def find_cdk() -> Path:
+    """CDK's command line; skips the test that asks if it cannot be installed."""
+    command = CACHE / f"cdk-{CDK_VERSION}" / "node_modules" / ".bin" / "cdk"
+    with _alone():
+        if not command.is_file():
+            _npm_install(f"aws-cdk@{CDK_VERSION}", CACHE / f"cdk-{CDK_VERSION}", command)
+    return command
 
 
 def _find_tool(requirement: str, home: Path) -> Path:
@@ -107,17 +117,22 @@ def _alone() -> Iterator[None]:
 def _install(binary: Path) -> None:
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip(f"{PACKAGE} runs on Linux x64 only; set ONWARD_DYNOXIDE to a binary for this machine")
+    _npm_install(f"{PACKAGE}@{VERSION}", CACHE, binary)
+
+
+def _npm_install(package: str, home: Path, wanted: Path) -> None:
+    """Install a package of npm's; skips the test that asks where that does not bring the file that is wanted."""
     npm = shutil.which("npm")
     if npm is None:
-        pytest.skip(f"dynoxide is missing and so is npm, which would install it ({PACKAGE}@{VERSION})")
-    command = [npm, "install", "--prefix", str(CACHE), "--no-audit", "--no-fund", f"{PACKAGE}@{VERSION}"]
+        pytest.skip(f"{wanted.name} is missing and so is npm, which would install it ({package})")
+    command = [npm, "install", "--prefix", str(home), "--no-audit", "--no-fund", package]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"npm did not install {PACKAGE}@{VERSION} within {INSTALL_TIMEOUT_S} s")
-    if done.returncode != 0 or not binary.is_file():
+        pytest.skip(f"npm did not install {package} within {INSTALL_TIMEOUT_S} s")
+    if done.returncode != 0 or not wanted.is_file():
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        pytest.skip(f"npm could not install {PACKAGE}@{VERSION}: {last}")
+        pytest.skip(f"npm could not install {package}: {last}")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
     core <- ports <- loop, step, middleware, app <- engine <- web <- entry <- dev, cli, testing
             ports, clock <- aws | local              <- entry
-            app, aws <- deploy <- cli           (what stands in an AWS account; nothing that runs sees it)
+            entry <- deploy <- cli           (what stands in an AWS account; nothing that runs sees it)
             ports <- chaos <- local, entry           (what befalls the calls of the ports, where a user asks for it)
 
 A part may import itself and what stands to its left. The wings `aws` and `local` implement the ports and see nothing
@@ -43,7 +43,7 @@ MAY_SEE: dict[str, set[str]] = {
     "aws": FOUNDATION,
     "local": FOUNDATION | {"chaos"},
     "web": FOUNDATION | USER | {"engine"},
-    "deploy": FOUNDATION | USER | {"aws"},
+    "deploy": FOUNDATION | USER | {"aws", "entry"},
     "entry": FOUNDATION | USER | {"engine", "web", "aws", "local", "chaos"},
 }
 FRONT = FOUNDATION | USER | {"engine", "web", "aws", "local", "entry", "chaos"}

@@ -49,6 +49,7 @@ DELIVERIES = 5  # of a message, before it is a dead letter
 BATCH_SIZE = 10
 POLLERS = 10  # batches of the queue at a time
 ALIAS = "live"
+LIVE_ALIAS = "StepAliaslive"  # as SAM calls it
 LIVE_RUNTIME = "python3.13"
 EXPIRES = "expires"  # the table's TTL attribute
 DOOR_TIMEOUT_S = 30
@@ -95,7 +96,7 @@ def plan(app: App, options: Options) -> Plan:
     """All that stands for an app."""
     _check(options)
     versions = app.pin_versions or options.snapstart
-    called = ref("StepAliaslive") if versions else att("Step", "Arn")
+    called = ref(LIVE_ALIAS) if versions else att("Step", "Arn")
     kept = "Delete" if options.disposable else "Retain"
     resources: dict[str, Block] = {
         **_state(kept, options),
@@ -425,7 +426,7 @@ def _step_calls(called: Block, versions: bool, options: Options) -> dict[str, Bl
         },
     }
     if versions:
-        made["StepInvokes"]["DependsOn"] = ["StepAliaslive"]
+        made["StepInvokes"]["DependsOn"] = [LIVE_ALIAS]
     return made
 
 
@@ -558,7 +559,7 @@ def _alarms(app: App) -> dict[str, Block]:
                 "Threshold": 1,
                 "ComparisonOperator": "GreaterThanOrEqualToThreshold",
                 "TreatMissingData": "notBreaching",
-                "AlarmActions": [when("HasAlarmTopic", ref("AlarmTopicArn"))],
+                "AlarmActions": when("HasAlarmTopic", [ref("AlarmTopicArn")]),
             },
         }
 

@@ -1,7 +1,7 @@
 """`make bench`: run every benchmark."""
 
-from . import flow, parallel, steps, waits
+from . import bill, flow, parallel, steps, waits
 
-for benchmark in (steps, parallel, waits, flow):
+for benchmark in (steps, parallel, waits, flow, bill):
     benchmark.main()
     print()

@@ -1,5 +1,5 @@
-"""The bill: what a deployed app costs at rest, and for a million steps, from requests and capacity units that are counted
-here, on dynoxide, and the price list. What is assumed is printed as assumed.
+"""The bill: what a deployed app costs at rest, and for a million steps, from requests and capacity units that are
+counted here, on dynoxide, and the price list. What is assumed is printed as assumed.
 
 python -m benchmarks.bill
 """
@@ -107,9 +107,8 @@ def main() -> None:
         print(f"{name:46}{spent.invocations:>13.2f}{spent.write_units:>8.2f}{spent.read_units:>8.2f}{million:>10.2f}")
     ours = rows["a million steps in sequence"].dollars()
     work = Spent(invocations=1).dollars()
-    print(
-        f"of a step in sequence, {work / ours:.0%} is Lambda: {assumed.invocation_ms:g} ms of {assumed.memory_mb} MB, assumed"
-    )
+    lambdas = f"{assumed.invocation_ms:g} ms of {assumed.memory_mb} MB, assumed"
+    print(f"of a step in sequence, {work / ours:.0%} is Lambda: {lambdas}")
     durable, states = prices.DURABLE_OPERATION + work, prices.STATE_TRANSITION + work
     print(
         f"beside it, with the same Lambda: durable functions {durable / ours:.1f}x, Step Functions {states / ours:.1f}x"

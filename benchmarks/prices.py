@@ -21,8 +21,8 @@ MONTH_MINUTES = 60 * 730
 
 
 class Assumed(NamedTuple):
-    """`invocation_ms`: the engine's own part of a warm invocation that performs one step, at `memory_mb`; the step's own
-    time comes on top. `idle_polls`: by which Lambda's event source mapping looks after an empty queue, a month."""
+    """`invocation_ms`: the engine's own part of a warm invocation that performs one step, at `memory_mb`; the step's
+    own time comes on top. `idle_polls`: by which Lambda's event source mapping looks after an empty queue, a month."""
 
     invocation_ms: float = 50.0
     memory_mb: int = 512

@@ -52,15 +52,15 @@ def write(folder):
         (folder / f"{name}.py").write_text(code)
         return f"{name}:app"
 
-    write("deployed")
+    write("shipped")
     return write
 
 
 def begin(count, store, blobs):
     """Runs of the deployed code, each of which sleeps behind its first step."""
-    import deployed
+    import shipped
 
-    with Rehearsal(deployed.app, store=store, blobs=blobs) as stage:
+    with Rehearsal(shipped.app, store=store, blobs=blobs) as stage:
         runs = [stage.start("go", n)[0] for n in range(count)]
         for _ in range(2 * count):
             stage.step()
@@ -96,7 +96,7 @@ def rows(path):
 # --------------------------------------------------------------------------------------------------- what it says
 def test_runs_that_fit_are_counted_and_nothing_is_changed(onward, store):
     before = rows(store.path)
-    answer = onward("check", "deployed:app", "--store", store.path)
+    answer = onward("check", "shipped:app", "--store", store.path)
     assert (answer.code, answer.out) == (0, ["2 unfinished runs: 2 fit, 0 would diverge; store 's.db'"])
     assert not answer.err and rows(store.path) == before
 
@@ -195,25 +195,25 @@ def test_a_store_without_unfinished_runs_is_fine(onward, store):
 
 def test_the_default_store_is_that_of_the_other_commands(onward, store):
     store.more(1, ".onward/store.db")
-    answer = onward("check", "deployed:app")
+    answer = onward("check", "shipped:app")
     assert answer.out == ["1 unfinished run: 1 fit, 0 would diverge; store '.onward/store.db'"]
 
 
 # ---------------------------------------------------------------------------------------- never silently only a part
 def test_a_limit_is_said(onward, store):
     path = store.more(5, "five.db")
-    answer = onward("check", "deployed:app", "--store", path, "--limit", "2")
+    answer = onward("check", "shipped:app", "--store", path, "--limit", "2")
     assert answer.code == 0
     assert answer.out == [
         "2 unfinished runs: 2 fit, 0 would diverge; store 'five.db'",
         "not all: 3 of 5 runs were not checked (--limit)",
     ]
-    assert len(onward("check", "deployed:app", "--store", path, "--limit", "5").out) == 1
+    assert len(onward("check", "shipped:app", "--store", path, "--limit", "5").out) == 1
 
 
 def test_more_runs_than_a_check_can_hold_are_no_success(onward, store, monkeypatch):
     monkeypatch.setattr(command, "MAX_RUNS", 1)
-    answer = onward("check", "deployed:app", "--store", store.path)
+    answer = onward("check", "shipped:app", "--store", store.path)
     assert answer.code == 2
     assert answer.out[1:] == ["not all: the store has more than 1 runs, and the others were not checked"]
 
@@ -237,7 +237,7 @@ def test_a_store_that_fails_in_the_middle_is_told_with_what_was_found(onward, st
         return read(self, *args, **kwargs)
 
     monkeypatch.setattr(SqliteStore, "read", fails)
-    answer = onward("check", "deployed:app", "--store", store.path)
+    answer = onward("check", "shipped:app", "--store", store.path)
     assert answer.code == 2 and answer.err == ["onward: the disk is gone"]
     assert answer.out[0].startswith("1 unfinished run: 1 fit")
     assert answer.out[1].startswith("not all: 1 of 2 runs were not checked")
@@ -270,7 +270,7 @@ def test_a_store_in_which_others_write_can_be_checked(onward, store):
     try:
         with writer.transaction() as db:
             db.execute("INSERT INTO marks VALUES ('p', 's', 'n', 'm')")
-            answer = onward("check", "deployed:app", "--store", store.path)
+            answer = onward("check", "shipped:app", "--store", store.path)
     finally:
         writer.close()
     assert answer.code == 0, answer.text
@@ -289,34 +289,34 @@ def test_a_store_that_is_only_read_refuses_every_write(store):
 
 def test_a_store_that_is_not_there_is_not_made(refused, store, folder):
     before = sorted(folder.rglob("*"))
-    assert refused("check", "deployed:app", "--store", "no/such.db") == (
+    assert refused("check", "shipped:app", "--store", "no/such.db") == (
         "there is no store 'no/such.db': name the file with --store, or a table with --table"
     )
-    assert refused("check", "deployed:app").startswith("there is no store '.onward/store.db'")
+    assert refused("check", "shipped:app").startswith("there is no store '.onward/store.db'")
     assert sorted(folder.rglob("*")) == before
 
 
 def test_a_file_that_is_no_store_or_another_layout_is_left_as_it_is(refused, store, folder):
     (folder / "empty.db").write_bytes(b"")
-    assert "is a SQLite file, but not a store of Onward" in refused("check", "deployed:app", "--store", "empty.db")
+    assert "is a SQLite file, but not a store of Onward" in refused("check", "shipped:app", "--store", "empty.db")
     assert (folder / "empty.db").read_bytes() == b""
     (folder / "notes.txt").write_text("not a database at all, but quite a long text " * 100)
-    assert refused("check", "deployed:app", "--store", "notes.txt").startswith("'notes.txt' cannot be used as a store")
-    assert refused("check", "deployed:app", "--store", ".").startswith("cannot open the store '.'")
+    assert refused("check", "shipped:app", "--store", "notes.txt").startswith("'notes.txt' cannot be used as a store")
+    assert refused("check", "shipped:app", "--store", ".").startswith("cannot open the store '.'")
     connection = sqlite3.connect(store.path)
     connection.execute(f"PRAGMA user_version = {LAYOUT + 1}")
     connection.close()
-    assert refused("check", "deployed:app", "--store", store.path).endswith("upgrade onward")
+    assert refused("check", "shipped:app", "--store", store.path).endswith("upgrade onward")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["nosuch:app"], "there is no module 'nosuch'"),
-        (["deployed"], "'deployed' names no app"),
-        (["deployed:app", "--limit", "0"], "--limit takes 1 to 1,000,000, not 0"),
-        (["deployed:app", "--bucket", "b"], "--bucket and --prefix belong to a table"),
-        (["deployed:app", "--prefix", "p"], "--bucket and --prefix belong to a table"),
+        (["shipped"], "'shipped' names no app"),
+        (["shipped:app", "--limit", "0"], "--limit takes 1 to 1,000,000, not 0"),
+        (["shipped:app", "--bucket", "b"], "--bucket and --prefix belong to a table"),
+        (["shipped:app", "--prefix", "p"], "--bucket and --prefix belong to a table"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )
@@ -325,7 +325,7 @@ def test_what_cannot_be_carried_out_is_one_line(refused, store, arguments, said)
 
 
 def test_a_store_and_a_table_are_one_too_many(onward, store):
-    answer = onward("check", "deployed:app", "--store", store.path, "--table", "t")
+    answer = onward("check", "shipped:app", "--store", store.path, "--table", "t")
     assert answer.code == 2 and "not allowed with" in answer.err[-1]
 
 
@@ -369,7 +369,7 @@ def items(store):
 def test_a_deployed_table_and_its_bucket_are_checked_and_not_changed(onward, table, write, monkeypatch):
     before, name = items(table), table.table
     place = ["--table", name, "--bucket", name, "--prefix", "values/"]
-    answer = onward("check", "deployed:app", *place)
+    answer = onward("check", "shipped:app", *place)
     assert (answer.code, answer.out) == (0, [f"2 unfinished runs: 2 fit, 0 would diverge; table '{name}'"])
     answer = onward("check", write("renamed", ("load-{", "fetch-{")), *place)
     assert answer.code == 1 and answer.out[-1].startswith("2 unfinished runs: 0 fit, 2 would diverge (drift 2)")
@@ -377,19 +377,19 @@ def test_a_deployed_table_and_its_bucket_are_checked_and_not_changed(onward, tab
     monkeypatch.setenv("ONWARD_TABLE", name)
     monkeypatch.setenv("ONWARD_BUCKET", name)
     monkeypatch.setenv("ONWARD_PREFIX", "values/")
-    assert onward("check", "deployed:app").out == [f"2 unfinished runs: 2 fit, 0 would diverge; table '{name}'"]
+    assert onward("check", "shipped:app").out == [f"2 unfinished runs: 2 fit, 0 would diverge; table '{name}'"]
 
 
 def test_a_store_that_is_named_stands_above_the_environment(onward, refused, table, monkeypatch):
     monkeypatch.setenv("ONWARD_TABLE", table.table)
     monkeypatch.setenv("ONWARD_BUCKET", table.table)
     SqliteStore("mine.db").close()
-    answer = onward("check", "deployed:app", "--store", "mine.db")
+    answer = onward("check", "shipped:app", "--store", "mine.db")
     assert answer.out == ["0 unfinished runs: 0 fit, 0 would diverge; store 'mine.db'"]
 
 
 def test_values_in_a_bucket_that_is_not_named_are_no_fault_of_the_runs(onward, table):
-    answer = onward("check", "deployed:app", "--table", table.table)
+    answer = onward("check", "shipped:app", "--table", table.table)
     assert answer.code == 2 and not answer.out
     assert answer.err == [
         "onward: a run has a value that is kept in S3: name the bucket of the deployed function with --bucket "
@@ -398,7 +398,7 @@ def test_values_in_a_bucket_that_is_not_named_are_no_fault_of_the_runs(onward, t
 
 
 def test_values_that_are_not_in_the_bucket_are_told(onward, table):
-    answer = onward("check", "deployed:app", "--table", table.table, "--bucket", table.table, "--prefix", "other/")
+    answer = onward("check", "shipped:app", "--table", table.table, "--bucket", table.table, "--prefix", "other/")
     assert answer.code == 1 and "(value_unreadable 2)" in answer.out[-1]
 
 
@@ -406,16 +406,16 @@ def test_a_table_that_says_nothing_of_its_layout_is_not_marked_and_one_of_anothe
     name = f"checked-{next(_numbers)}"
     table.wire.json("dynamodb", "CreateTable", {"TableName": name, **SCHEMA}, name)
     bare = DynamoStore(table.wire, name)
-    assert onward("check", "deployed:app", "--table", name).code == 0
+    assert onward("check", "shipped:app", "--table", name).code == 0
     assert items(bare) == []
     [standing] = table.get([LAYOUT_KEY])
     newer = Item(*LAYOUT_KEY, "other", json.dumps({"layout": LAYOUT + 1}))
     assert table.write([Swap(newer, standing.token)]) is None
-    assert f"has layout {LAYOUT + 1}" in refused("check", "deployed:app", "--table", table.table)
+    assert f"has layout {LAYOUT + 1}" in refused("check", "shipped:app", "--table", table.table)
 
 
 def test_what_a_table_lacks_is_one_line(refused, table, monkeypatch):
-    assert "no-such-table" in refused("check", "deployed:app", "--table", "no-such-table")
+    assert "no-such-table" in refused("check", "shipped:app", "--table", "no-such-table")
     monkeypatch.delenv("AWS_REGION")
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    assert refused("check", "deployed:app", "--table", table.table).startswith("No AWS region is set")
+    assert refused("check", "shipped:app", "--table", table.table).startswith("No AWS region is set")
